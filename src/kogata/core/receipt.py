@@ -1,0 +1,112 @@
+"""Receipts and machines: what was done, what it cost and on what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from kogata.core.amounts import Cost, Energy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What one computer is and can do, as measured once.
+
+    Rates are of all allowed cores together. Unmeasured is None.
+    """
+
+    device: str = "cpu"
+    cores: int = 1
+    isa: str = ""
+    model: str = ""
+    memory_bytes: int = 0
+    gemm_flops: float | None = None
+    """Sustained fp32 FLOP/s of large matrix products."""
+    gemm_small_flops: float | None = None
+    """The same at the shapes of a small model (2048 × 192 × 768)."""
+    stream_bytes: float | None = None
+    """Bytes per second read and written by a large copy."""
+    watts: tuple[float, float] | None = None
+    """Low and high end of the power of the allowed cores and their memory under load."""
+    watts_source: str = ""
+    compiler: bool = False
+    """Whether a C++ compiler for `torch.compile` was found."""
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def joules(self, seconds: float) -> Energy | None:
+        """Models the energy of so many seconds at load; None when the power is unknown."""
+        if self.watts is None:
+            return None
+        low, high = self.watts
+        return Energy(low=low * seconds, high=high * seconds, source=self.watts_source)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Gives plain values for JSON."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(parts: Mapping[str, Any]) -> Machine:
+        """Reads what `to_dict` wrote; unknown fields of a later release are passed over."""
+        names = {item.name for item in fields(Machine)}
+        values = {key: value for key, value in parts.items() if key in names}
+        if values.get("watts"):
+            values["watts"] = tuple(values["watts"])
+        return Machine(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """One line of the ledger: a stage that ran, was reused, was fused into its neighbour, or failed."""
+
+    key: str
+    label: str
+    stage: str
+    status: str
+    """`done`, `reused`, `fused`, `failed`, `refused` or `stopped`."""
+    parent: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Why each `auto` became what it is."""
+    inputs: dict[str, Any] = field(default_factory=dict)
+    """Slot → digest, or list of digests."""
+    made: str | None = None
+    """Digest of what was made."""
+    kind: str | None = None
+    path: str | None = None
+    forecast: Cost | None = None
+    cost: Cost | None = None
+    first_cost: Cost | None = None
+    """What the artifact cost when it was first made; equals `cost` unless reused."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    machine: str | None = None
+    """Digest of the machine profile in plan.json."""
+    versions: dict[str, str] = field(default_factory=dict)
+    reason: str | None = None
+    """Why it failed, was refused or stopped."""
+    started: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Gives plain values for JSON."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(parts: Mapping[str, Any]) -> Receipt:
+        """Reads what `to_dict` wrote; unknown fields of a later release are passed over."""
+        names = {item.name for item in fields(Receipt)}
+        values = {key: value for key, value in parts.items() if key in names}
+        for name in ("forecast", "cost", "first_cost"):
+            if values.get(name) is not None:
+                values[name] = Cost.from_dict(values[name])
+        return Receipt(**values)
+
+
+def total_cost(receipts: list[Receipt], *, first: bool = False) -> Cost:
+    """Adds the costs of receipts without a parent; with `first`, what reused artifacts first cost."""
+    total = Cost()
+    for receipt in receipts:
+        cost = receipt.first_cost if first and receipt.first_cost else receipt.cost
+        if receipt.parent is None and cost is not None:
+            total = total + cost
+    return total

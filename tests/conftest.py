@@ -67,7 +67,7 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="session")
 def kogata() -> Cli:
-    """The command line as a user starts it: `kogata("plan", "r.yaml", cwd=…)`; `code` must be its exit code."""
+    """The command line as a user starts it: `kogata("plan", "r.yaml")`; `code` must be its exit code."""
 
     def call(
         *arguments: str,

@@ -1,4 +1,4 @@
-"""What is tracked names no machine, no registry host and no workplace; links lead somewhere; examples are small."""
+"""What is tracked names no machine, registry host or workplace; links lead somewhere; examples are small."""
 
 from __future__ import annotations
 

@@ -1,0 +1,293 @@
+"""Hugging Face folders ↔ Decoder with equal logits: fused matrices are split and joined, nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kogata.core.errors import DataError
+from kogata.engine.hf_config import config_from_spec, spec_from_config
+from kogata.nn.decoder import Decoder
+from kogata.nn.spec import ModelSpec
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+)
+_LAYERS = {
+    "mixer_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "mixer.out": "self_attn.o_proj",
+    "mixer.q_norm": "self_attn.q_norm",
+    "mixer.k_norm": "self_attn.k_norm",
+    "ffn.up": "mlp.up_proj",
+    "ffn.down": "mlp.down_proj",
+}
+
+
+def peer_tensors(decoder: Decoder) -> Iterator[tuple[str, Tensor]]:
+    """Gives every weight under the name transformers knows it by, as a view: writing into it writes ours."""
+    yield "model.embed_tokens.weight", decoder.embed.weight.data
+    for layer, block in enumerate(decoder.blocks):
+        fused: dict[str, tuple[str, dict[str, int]]] = {}
+        for part, peer in (("mixer", "self_attn"), ("ffn", "mlp")):
+            for name, rows in getattr(block, part).parts().items():
+                fused[f"{part}.{name}"] = (peer, rows)
+        for name, weight in block.named_parameters():
+            module, _, leaf = name.rpartition(".")
+            if module in fused:
+                peer, rows = fused[module]
+                for piece, view in zip(rows, weight.data.split(list(rows.values())), strict=True):
+                    yield f"model.layers.{layer}.{peer}.{piece}.{leaf}", view
+            else:
+                yield f"model.layers.{layer}.{_LAYERS[module]}.{leaf}", weight.data
+    yield "model.norm.weight", decoder.norm.weight.data
+    if decoder.head is not None:
+        yield "lm_head.weight", decoder.head.weight.data
+
+
+def fill(decoder: Decoder, names: set[str], get: Callable[[str], Tensor], source: str) -> Decoder:
+    """Copies tensors by transformers' names into the decoder, one at a time; half precision is widened.
+
+    Args:
+        decoder: whose weights are overwritten.
+        names: all names the source has.
+        get: reads one of them.
+        source: the file or folder, for messages.
+
+    Raises:
+        DataError: a tensor is missing, surplus or of another shape.
+    """
+    left = {name for name in names if not name.endswith("rotary_emb.inv_freq")}
+    if decoder.head is None:
+        left.discard("lm_head.weight")
+    for name, target in peer_tensors(decoder):
+        if name not in left:
+            raise DataError("a weight is missing", where=source, found="no such tensor", expected=name)
+        value = get(name)
+        if value.shape != target.shape:
+            raise DataError(
+                "a weight does not fit config.json",
+                where=f"{source}: {name}",
+                found=str(list(value.shape)),
+                expected=str(list(target.shape)),
+            )
+        target.copy_(value)
+        left.discard(name)
+    if left:
+        some = ", ".join(sorted(left)[:4])
+        raise DataError(
+            "the checkpoint has weights that this model does not use",
+            where=source,
+            found=f"{len(left)} tensors: {some}{' …' if len(left) > 4 else ''}",
+            expected="only the weights of the architecture in config.json",
+        )
+    return decoder
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Reads a folder's config.json.
+
+    Raises:
+        DataError: there is none, or it is not a JSON object.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(
+            "not a model folder",
+            where=str(folder),
+            found="no config.json",
+            expected="a Hugging Face model folder",
+        ) from None
+    except ValueError as error:
+        raise DataError(
+            "config.json cannot be read", where=str(path), found=str(error), expected="JSON"
+        ) from None
+    if not isinstance(config, dict):
+        raise DataError(
+            "config.json cannot be read", where=str(path), found="no object", expected="a JSON object"
+        )
+    return config
+
+
+def weight_files(folder: Path) -> dict[str, Path]:
+    """Maps every tensor's name to the safetensors file that holds it, by index where there are several.
+
+    Raises:
+        DataError: there are none, a named one is missing, or only pickled weights are there.
+    """
+    from safetensors import safe_open
+
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        for shard in sorted(set(shards.values())):
+            if Path(shard).name != shard or not (folder / shard).is_file():
+                raise DataError(
+                    "a file of weights is missing",
+                    where=str(folder / shard),
+                    found="no such file",
+                    expected="every file named in model.safetensors.index.json",
+                    remedy="download the model again",
+                )
+        return {name: folder / shard for name, shard in shards.items()}
+    single = folder / "model.safetensors"
+    if not single.exists():
+        pickled = sorted(
+            p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+        )
+        raise DataError(
+            "the model has only pickled weights" if pickled else "the folder holds no weights",
+            where=str(folder / pickled[0]) if pickled else str(folder),
+            found=", ".join(pickled) or "no .safetensors file",
+            expected="model.safetensors (a pickle can run code when it is opened, so none is)",
+            remedy="choose a revision with safetensors, or convert the folder in a place you trust",
+        )
+    try:
+        with safe_open(single, framework="pt") as file:
+            return dict.fromkeys(file.keys(), single)
+    except Exception as error:
+        raise DataError(
+            "the weights cannot be read", where=str(single), found=str(error), expected="a safetensors file"
+        ) from None
+
+
+def load_decoder(folder: str | Path) -> Decoder:
+    """Reads a Hugging Face folder into our decoder, in float32.
+
+    Raises:
+        DataError: the folder is no model, is damaged, or our decoder cannot express it.
+    """
+    from safetensors import safe_open
+
+    folder = Path(folder)
+    decoder = Decoder(spec_from_config(read_config(folder)), seed=None)
+    files = weight_files(folder)
+    open_files: dict[Path, Any] = {}
+
+    def get(name: str) -> Tensor:
+        path = files[name]
+        if path not in open_files:
+            open_files[path] = safe_open(path, framework="pt")
+        return open_files[path].get_tensor(name)
+
+    return fill(decoder, set(files), get, str(folder))
+
+
+def save_decoder(
+    decoder: Decoder,
+    folder: str | Path,
+    *,
+    tokenizer_files_from: str | Path | None = None,
+    end_id: int | None = None,
+) -> None:
+    """Writes a Hugging Face folder that plain transformers loads: config, weights, tokenizer.
+
+    Args:
+        decoder: the model.
+        folder: where to write; made when missing.
+        tokenizer_files_from: a folder whose tokenizer files are copied; where it is a model's folder, its
+            special ids and generation settings are kept too.
+        end_id: the id that ends a text and stands before its start; by default read from the tokenizer.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    source = None if tokenizer_files_from is None else Path(tokenizer_files_from)
+    ids = _special_ids(source, end_id)
+    write_weights({name: view for name, view in peer_tensors(decoder)}, folder / "model.safetensors")
+    write_json(folder / "config.json", config_from_spec(decoder.spec, **ids))
+    generation = None if source is None else source / "generation_config.json"
+    if generation is not None and generation.exists() and end_id is None:
+        copy_file(generation, folder / generation.name)
+    else:
+        known = {"bos_token_id": ids["bos_id"], "eos_token_id": ids["eos_id"], "pad_token_id": ids["pad_id"]}
+        write_json(folder / "generation_config.json", {k: v for k, v in known.items() if v is not None})
+    if source is not None:
+        copy_tokenizer(source, folder)
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copies the tokenizer's files from one folder to another."""
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file() and source.resolve() != folder.resolve():
+            copy_file(source / name, folder / name)
+
+
+def write_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Writes a safetensors file beside its place and renames it."""
+    from safetensors.torch import save_file
+
+    beside = path.with_name(path.name + ".part")
+    save_file(
+        {name: tensor.contiguous() for name, tensor in tensors.items()}, beside, metadata={"format": "pt"}
+    )
+    os.replace(beside, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON beside its place and renames it."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(beside, path)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copies a file's content beside its new place and renames it."""
+    beside = target.with_name(target.name + ".part")
+    shutil.copyfile(source, beside)
+    os.replace(beside, target)
+
+
+def special_id(folder: Path, role: str = "eos_token") -> int | None:
+    """Looks up the id of a special token in a folder's tokenizer files; None where it names none."""
+    try:
+        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        token = settings.get(role)
+        token = token.get("content") if isinstance(token, dict) else token
+        content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    for added in content.get("added_tokens", []):
+        if added["content"] == token:
+            return int(added["id"])
+    vocab = content.get("model", {}).get("vocab", {})
+    return vocab.get(token) if isinstance(vocab, dict) and token is not None else None
+
+
+def _special_ids(source: Path | None, end_id: int | None) -> dict[str, Any]:
+    if end_id is not None:
+        return {"bos_id": end_id, "eos_id": end_id, "pad_id": None}
+    if source is None:
+        return {"bos_id": None, "eos_id": None, "pad_id": None}
+    if (source / "config.json").exists():
+        config = read_config(source)
+        return {f"{role}_id": config.get(f"{role}_token_id") for role in ("bos", "eos", "pad")}
+    end = special_id(source)
+    return {"bos_id": end, "eos_id": end, "pad_id": None}
+
+
+def load_spec(folder: str | Path) -> ModelSpec:
+    """Reads only the shape of the model in a folder."""
+    return spec_from_config(read_config(Path(folder)))
+
+
+@torch.no_grad()
+def largest_difference(decoder: Decoder, other: torch.nn.Module, ids: Tensor) -> float:
+    """Measures how far our logits lie from those of a transformers module on the same ids."""
+    return float((decoder(ids) - other(input_ids=ids).logits).abs().max())

@@ -1,0 +1,226 @@
+"""A Hugging Face config.json ↔ ModelSpec. Imports no torch, so plans can read it."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from kogata.core.errors import DataError, KogataError
+from kogata.nn.spec import FAMILIES, ROPE_SCALINGS, ModelSpec
+
+ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "smollm3": "SmolLM3ForCausalLM",
+    "arcee": "ArceeForCausalLM",
+}
+
+# What a config means when it says nothing: transformers leaves values out that equal its defaults.
+_SILENT: dict[str, dict[str, Any]] = {
+    "llama": {"rope_theta": 1e4, "tie_word_embeddings": False, "rms_norm_eps": 1e-6, "context": 2048},
+    "qwen2": {
+        "rope_theta": 1e4,
+        "tie_word_embeddings": False,
+        "rms_norm_eps": 1e-6,
+        "context": 32768,
+        "kv": 32,
+    },
+    "qwen3": {
+        "rope_theta": 1e4,
+        "tie_word_embeddings": False,
+        "rms_norm_eps": 1e-6,
+        "context": 32768,
+        "kv": 32,
+        "head_dim": 128,
+    },
+    "smollm3": {
+        "rope_theta": 2e6,
+        "tie_word_embeddings": True,
+        "rms_norm_eps": 1e-6,
+        "context": 32768,
+        "kv": 4,
+    },
+    "arcee": {"rope_theta": 1e4, "tie_word_embeddings": False, "rms_norm_eps": 1e-5, "context": 4096},
+}
+
+
+def spec_from_config(config: dict[str, Any]) -> ModelSpec:
+    """Reads the shape of a model from its config.json.
+
+    Raises:
+        DataError: the model needs something our decoder cannot express; the message names the field.
+    """
+    family = str(config.get("model_type"))
+    if family not in FAMILIES:
+        raise _not_ours("model_type", family, " | ".join(FAMILIES))
+    silent = _SILENT[family]
+    activation = config.get("hidden_act", "relu2" if family == "arcee" else "silu")
+    expected = "relu2" if family == "arcee" else "silu"
+    if activation != expected:
+        raise _not_ours("hidden_act", str(activation), expected)
+    for field in ("attention_bias", "mlp_bias"):
+        if config.get(field):
+            raise _not_ours(field, "true", "false")
+    if config.get("quantization_config"):
+        raise _not_ours("quantization_config", "quantised weights", "float weights")
+    layers, width, heads = (
+        _number(config, k) for k in ("num_hidden_layers", "hidden_size", "num_attention_heads")
+    )
+    windows = config.get("layer_types") or []
+    if (config.get("use_sliding_window") and config.get("sliding_window")) or any(
+        kind != "full_attention" for kind in windows[:layers]
+    ):
+        raise _not_ours("use_sliding_window", "windowed layers", "full attention in every layer")
+    theta, scaling = _rope(config, float(silent["rope_theta"]))
+    try:
+        return ModelSpec(
+            family=family,
+            vocab_size=_number(config, "vocab_size"),
+            layers=layers,
+            width=width,
+            heads=heads,
+            kv_heads=config.get("num_key_value_heads", silent.get("kv")) or heads,
+            head_dim=config.get("head_dim", silent.get("head_dim")) or width // heads,
+            ffn_width=_number(config, "intermediate_size"),
+            ffn="relu2" if family == "arcee" else "swiglu",
+            qk_norm=family == "qwen3",
+            qkv_bias=family == "qwen2",
+            tied=bool(config.get("tie_word_embeddings", silent["tie_word_embeddings"])),
+            rope_theta=theta,
+            rope_layers=_rope_layers(config, layers) if family == "smollm3" else None,
+            rope_scaling=scaling,
+            norm_eps=float(config.get("rms_norm_eps", silent["rms_norm_eps"])),
+            context=int(config.get("max_position_embeddings", silent["context"])),
+        )
+    except KogataError as error:
+        raise _not_ours(error.where or "", error.found or "", error.expected or "") from None
+
+
+def try_spec(config: dict[str, Any]) -> ModelSpec | None:
+    """Reads the shape, or gives None where our decoder cannot express the model."""
+    try:
+        return spec_from_config(config)
+    except DataError:
+        return None
+
+
+def config_from_spec(
+    spec: ModelSpec,
+    *,
+    bos_id: int | None = None,
+    eos_id: int | list[int] | None = None,
+    pad_id: int | None = None,
+) -> dict[str, Any]:
+    """Writes the config.json that makes plain transformers build the same graph."""
+    rope = {"rope_type": "default", **(spec.rope_scaling or {}), "rope_theta": spec.rope_theta}
+    config: dict[str, Any] = {
+        "architectures": [ARCHITECTURES[spec.family]],
+        "model_type": spec.family,
+        "vocab_size": spec.vocab_size,
+        "hidden_size": spec.width,
+        "intermediate_size": spec.ffn_width,
+        "num_hidden_layers": spec.layers,
+        "num_attention_heads": spec.heads,
+        "num_key_value_heads": spec.kv_heads,
+        "head_dim": spec.head_dim,
+        "hidden_act": "relu2" if spec.ffn == "relu2" else "silu",
+        "max_position_embeddings": spec.context,
+        "rms_norm_eps": spec.norm_eps,
+        # Both spellings: transformers 5 reads `rope_parameters`, version 4 and other tools the flat ones.
+        "rope_parameters": rope,
+        "rope_theta": spec.rope_theta,
+        "tie_word_embeddings": spec.tied,
+        "attention_dropout": 0.0,
+        "initializer_range": 0.02,
+        "use_cache": True,
+        "dtype": "float32",
+        "bos_token_id": bos_id,
+        "eos_token_id": eos_id,
+        "pad_token_id": pad_id,
+    }
+    if spec.rope_scaling is not None:
+        config["rope_scaling"] = spec.rope_scaling
+    if spec.family in ("llama", "qwen3", "smollm3", "arcee"):
+        config["attention_bias"] = False
+    if spec.family in ("llama", "smollm3", "arcee"):
+        config["mlp_bias"] = False
+    if spec.family in ("qwen2", "qwen3", "smollm3"):
+        config["use_sliding_window"] = False
+        config["layer_types"] = ["full_attention"] * spec.layers
+    if spec.family == "smollm3":
+        config["no_rope_layers"] = [int(spec.has_rope(layer)) for layer in range(spec.layers)]
+    return config
+
+
+def kind_of_model(config: dict[str, Any]) -> str:
+    """Says what a config describes: `decoder`, `encoder`, or `other` (not a language model we can use)."""
+    if config.get("model_type") in FAMILIES and not config.get("architectures"):
+        return "decoder"
+    names = [str(name) for name in config.get("architectures") or []]
+    if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
+        return "decoder"
+    encoders = (
+        "BertModel",
+        "BertForMaskedLM",
+        "RobertaModel",
+        "RobertaForMaskedLM",
+        "MPNetModel",
+        "MPNetForMaskedLM",
+    )
+    if any(name.endswith((*encoders, "ForMaskedLM")) for name in names):
+        return "encoder"
+    return "other"
+
+
+def needs_code(config: dict[str, Any]) -> bool:
+    """Says whether only code shipped with the model can build it: transformers has no class for its type."""
+    if not config.get("auto_map"):
+        return False
+    place = importlib.util.find_spec("transformers")
+    folder = str(config.get("model_type", "")).replace("-", "_")
+    if place is None or not place.submodule_search_locations or not folder.isidentifier():
+        return True
+    return not (Path(place.submodule_search_locations[0]) / "models" / folder).is_dir()
+
+
+def _number(config: dict[str, Any], field: str) -> int:
+    value = config.get(field)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _not_ours(field, repr(value), "a whole number")
+    return value
+
+
+def _rope(config: dict[str, Any], silent_theta: float) -> tuple[float, dict[str, Any] | None]:
+    rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+    theta = rope.pop("rope_theta", None) or config.get("rope_theta") or silent_theta
+    kind = rope.pop("rope_type", None) or rope.get("type") or "default"
+    rope.pop("type", None)
+    partial = rope.pop("partial_rotary_factor", None) or config.get("partial_rotary_factor") or 1.0
+    if partial != 1.0:
+        raise _not_ours("partial_rotary_factor", str(partial), "1.0")
+    if any(isinstance(value, dict) for value in rope.values()):
+        raise _not_ours("rope_parameters", "one per kind of layer", "one for all layers")
+    if kind == "default":
+        return float(theta), None
+    if kind not in ROPE_SCALINGS:
+        raise _not_ours("rope_parameters.rope_type", str(kind), " | ".join(("default", *ROPE_SCALINGS)))
+    if rope.get("factor") is None:
+        raise _not_ours("rope_parameters.factor", "nothing", f"a number ({kind})")
+    return float(theta), {"rope_type": kind, **{k: v for k, v in rope.items() if v is not None}}
+
+
+def _rope_layers(config: dict[str, Any], layers: int) -> tuple[bool, ...] | None:
+    given = config.get("no_rope_layers")
+    if given is None:
+        interval = int(config.get("no_rope_layer_interval", 4))
+        given = [(layer + 1) % interval != 0 for layer in range(layers)]
+    turned = tuple(bool(value) for value in given[:layers])
+    return None if all(turned) else turned
+
+
+def _not_ours(field: str, found: str, expected: str) -> DataError:
+    return DataError(
+        "our decoder cannot express this model", where=f"config.json: {field}", found=found, expected=expected
+    )

@@ -1,0 +1,1 @@
+"""Mixers: how a block moves information between tokens. One file, one `Mixer` class."""

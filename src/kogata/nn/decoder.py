@@ -1,0 +1,140 @@
+"""Decoder: token ids in, hidden vectors out. One clean module for every family a ModelSpec can state.
+
+Names of its weights (`i` a block's number): `embed.weight`; `blocks.i.mixer_norm.weight`,
+`blocks.i.mixer.qkv.weight`, `.qkv.bias`, `.q_norm.weight`, `.k_norm.weight`, `.out.weight`;
+`blocks.i.ffn_norm.weight`, `blocks.i.ffn.gate_up.weight` or `.up.weight`, `.down.weight`; `norm.weight`;
+`head.weight` when the head is untied.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import skip_init
+
+from kogata.nn.cache import Cache
+from kogata.nn.place import Place
+from kogata.nn.rope import Rope
+from kogata.nn.spec import ModelSpec
+
+
+class Block(nn.Module):
+    """One layer: a mixer and a feed-forward part, each normalised before and added after."""
+
+    def __init__(self, spec: ModelSpec, layer: int) -> None:
+        super().__init__()
+        mixer = importlib.import_module(f"kogata.nn.attention.{spec.mixer(layer)}")
+        ffn = importlib.import_module(f"kogata.nn.ffn.{spec.ffn}")
+        self.mixer_norm = nn.RMSNorm(spec.width, eps=spec.norm_eps)
+        self.mixer = mixer.Mixer(spec, layer)
+        self.ffn_norm = nn.RMSNorm(spec.width, eps=spec.norm_eps)
+        self.ffn = ffn.FeedForward(spec, layer)
+
+    def forward(self, x: Tensor, place: Place, state: Any = None) -> Tensor:
+        """Works on x [B, T, D]."""
+        x = x + self.mixer(self.mixer_norm(x), place, state)
+        return x + self.ffn(self.ffn_norm(x))
+
+
+class Decoder(nn.Module):
+    """A causal language model in float32, without its loss.
+
+    Args:
+        spec: the model's shape.
+        seed: initialises the weights; None leaves them unset, for a caller that fills them.
+    """
+
+    def __init__(self, spec: ModelSpec, seed: int | None = 0) -> None:
+        super().__init__()
+        self.spec = spec
+        self.embed = skip_init(nn.Embedding, spec.vocab_size, spec.width)
+        self.blocks = nn.ModuleList(Block(spec, layer) for layer in range(spec.layers))
+        self.norm = nn.RMSNorm(spec.width, eps=spec.norm_eps)
+        self.head = None if spec.tied else skip_init(nn.Linear, spec.width, spec.vocab_size, bias=False)
+        self.rope = Rope(spec.head_dim, spec.rope_theta, spec.rope_scaling, spec.context)
+        if seed is not None:
+            initialise(self, seed)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The output matrix [V, D]; the embedding's own when tied."""
+        return self.embed.weight if self.head is None else self.head.weight
+
+    def hidden(
+        self,
+        ids: Tensor,
+        *,
+        positions: Tensor | None = None,
+        cache: Cache | None = None,
+        documents: Sequence[Sequence[int]] | None = None,
+    ) -> Tensor:
+        """Computes the last hidden vectors [B, T, D], normalised: `logits` is one product away.
+
+        Args:
+            ids: token ids [B, T].
+            positions: their positions [T] or [B, T]; by default they follow on from the cache.
+            cache: from `new_cache`; is extended by these tokens.
+            documents: per row, where each document ends (the last entry is T): no token then sees another
+                document. Not together with a cache.
+        """
+        assert cache is None or documents is None, "packed documents are for training, a cache for generating"
+        borders = None if documents is None else [list(row) for row in documents]
+        if borders is not None:
+            assert len(borders) == ids.shape[0] and all(row[-1] == ids.shape[1] for row in borders)
+        start = 0 if cache is None else cache.length
+        cos, sin = self.rope(start, ids.shape[1], positions)
+        place = Place(cos, sin, borders)
+        x = self.embed(ids)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, place, None if cache is None else cache.states[layer])
+        if cache is not None:
+            cache.length += ids.shape[1]
+        return self.norm(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Computes the scores of every token of the vocabulary, [..., V]."""
+        return F.linear(hidden, self.head_weight)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Computes logits [B, T, V] of ids [B, T]; training uses `hidden` and a chunked loss instead."""
+        return self.logits(self.hidden(ids))
+
+    def new_cache(self, batch: int = 1, capacity: int | None = None) -> Cache:
+        """Makes an empty cache for `capacity` tokens (by default the spec's context)."""
+        capacity = capacity or self.spec.context
+        return Cache([block.mixer.new_state(batch, capacity) for block in self.blocks], capacity)
+
+
+@torch.no_grad()
+def initialise(decoder: Decoder, seed: int) -> None:
+    """Sets every weight from the seed alone, whatever the global random state is.
+
+    Matrices are normal with deviation 0.5/√(inputs); layers that write into the residual stream start at
+    zero, so that every block begins as the identity; gains at one, biases at zero.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    outputs = {
+        id(getattr(part, name))
+        for block in decoder.blocks
+        for part in (block.mixer, block.ffn)
+        for name in part.outputs
+    }
+    for module in decoder.modules():
+        if isinstance(module, nn.RMSNorm):
+            module.weight.fill_(1.0)
+        elif isinstance(module, nn.Embedding):
+            module.weight.normal_(0.0, 0.02, generator=generator)
+        elif isinstance(module, nn.Linear):
+            if id(module) in outputs:
+                module.weight.zero_()
+            elif module is decoder.head:
+                module.weight.normal_(0.0, 0.02, generator=generator)
+            else:
+                module.weight.normal_(0.0, 0.5 * module.in_features**-0.5, generator=generator)
+            if module.bias is not None:
+                module.bias.zero_()

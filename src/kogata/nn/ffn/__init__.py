@@ -1,0 +1,1 @@
+"""Feed-forward parts: what a block does to each token alone. One file, one `FeedForward` class."""

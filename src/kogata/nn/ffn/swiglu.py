@@ -1,0 +1,31 @@
+"""Gated feed-forward: down(silu(gate x) * (up x))."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import skip_init
+
+from kogata.nn.spec import ModelSpec
+
+
+class FeedForward(nn.Module):
+    """Gates each token. Linear layers: `gate_up` (gate's rows, then up's) and `down`."""
+
+    outputs = ("down",)
+    """Layers that write into the residual stream: they start at zero."""
+
+    def __init__(self, spec: ModelSpec, layer: int) -> None:
+        super().__init__()
+        self.gate_up = skip_init(nn.Linear, spec.width, 2 * spec.ffn_width, bias=False)
+        self.down = skip_init(nn.Linear, spec.ffn_width, spec.width, bias=False)
+
+    def parts(self) -> dict[str, dict[str, int]]:
+        """States which layers other libraries keep apart: our layer → their names and rows, in order."""
+        half = self.gate_up.out_features // 2
+        return {"gate_up": {"gate_proj": half, "up_proj": half}}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Works on x [B, T, D]."""
+        gate, up = self.gate_up(x).chunk(2, -1)
+        return self.down(F.silu(gate) * up)

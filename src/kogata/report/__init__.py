@@ -1,0 +1,1 @@
+"""Reads receipts and artifacts: pages, tables, cards, the live screen."""

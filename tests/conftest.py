@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -62,6 +63,49 @@ def fresh_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
+HEAVY = (
+    "torch transformers tokenizers safetensors pyarrow polars pandas scipy sklearn plotly matplotlib "
+    "ray gguf xllamacpp peft optuna datasets huggingface_hub"
+)
+
+# A `sitecustomize` that lets a heavy module be looked for but not imported. It clears its own variable, so
+# that a child that measures the machine with torch is free to do so: the rule is about this process.
+BLOCKER = textwrap.dedent(
+    """
+    import importlib.machinery, os, sys
+
+    blocked = set(os.environ.pop("KOGATA_TEST_BLOCK", "").split())
+
+    class HeavyImport(BaseException):
+        pass
+
+    class Loader:
+        def create_module(self, spec):
+            raise HeavyImport(f"imports {spec.name}")
+
+        def exec_module(self, module):
+            raise HeavyImport(f"imports {module.__name__}")
+
+    class Finder:
+        def find_spec(self, name, path=None, target=None):
+            if name in blocked:
+                return importlib.machinery.ModuleSpec(name, Loader())
+            return None
+
+    if blocked:
+        sys.meta_path.insert(0, Finder())
+    """
+)
+
+
+@pytest.fixture(scope="session")
+def blocker(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a process in which importing torch and its like is an error."""
+    folder = tmp_path_factory.mktemp("blocker")
+    (folder / "sitecustomize.py").write_text(BLOCKER, encoding="utf-8")
+    return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT / "src")]), "KOGATA_TEST_BLOCK": HEAVY}
+
+
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -76,8 +120,8 @@ def kogata() -> Cli:
         env: dict[str, str] | None = None,
         timeout: float = 110,
     ) -> subprocess.CompletedProcess[str]:
-        paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **(env or {})}
+        paths = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]))
+        environment = {**os.environ, "PYTHONPATH": paths, **(env or {})}
         done = subprocess.run(
             [sys.executable, "-c", "import sys; from kogata.cli import main; sys.exit(main())", *arguments],
             cwd=cwd,

@@ -37,7 +37,7 @@ def ids_of(batch: int, tokens: int, seed: int = 0) -> torch.Tensor:
 def test_no_token_sees_a_later_one(family: str) -> None:
     decoder = random_decoder(family)
     x = decoder.embed(ids_of(1, 12)).detach().requires_grad_()
-    decoder.embed.forward = lambda ids: x  # type: ignore[method-assign]
+    decoder.embed.forward = lambda input: x
     decoder.hidden(ids_of(1, 12))[0, 5].sum().backward()
     assert x.grad is not None
     reach = x.grad[0].abs().sum(-1)
@@ -120,7 +120,7 @@ def test_seed_alone_decides_the_weights() -> None:
     assert not torch.equal(first.embed.weight, third.embed.weight)
     initialise(third, 7)
     assert torch.equal(first.embed.weight, third.embed.weight)
-    assert not first.blocks[0].mixer.out.weight.any()
+    assert not first.layers()[0].mixer.out.weight.any()
 
 
 def test_linear_layers_have_names() -> None:

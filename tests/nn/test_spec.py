@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +46,7 @@ def test_unknown_field_is_refused() -> None:
         ModelSpec.from_dict({**values, "depth": 3})
 
 
-def test_needs_no_torch() -> None:
+def test_needs_no_torch(root: Path) -> None:
     code = "import sys, kogata.nn.spec, kogata.engine.hf_config; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    environment = {**os.environ, "PYTHONPATH": str(root / "src")}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)

@@ -42,7 +42,7 @@ _LAYERS = {
 def peer_tensors(decoder: Decoder) -> Iterator[tuple[str, Tensor]]:
     """Gives every weight under the name transformers knows it by, as a view: writing into it writes ours."""
     yield "model.embed_tokens.weight", decoder.embed.weight.data
-    for layer, block in enumerate(decoder.blocks):
+    for layer, block in enumerate(decoder.layers()):
         fused: dict[str, tuple[str, dict[str, int]]] = {}
         for part, peer in (("mixer", "self_attn"), ("ffn", "mlp")):
             for name, rows in getattr(block, part).parts().items():

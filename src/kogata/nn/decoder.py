@@ -8,16 +8,16 @@ Names of its weights (`i` a block's number): `embed.weight`; `blocks.i.mixer_nor
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
+from kogata.core.registry import registry
 from kogata.nn.cache import Cache
+from kogata.nn.linear import embedding, linear
 from kogata.nn.place import Place
 from kogata.nn.rope import Rope
 from kogata.nn.spec import ModelSpec
@@ -28,8 +28,8 @@ class Block(nn.Module):
 
     def __init__(self, spec: ModelSpec, layer: int) -> None:
         super().__init__()
-        mixer = importlib.import_module(f"kogata.nn.attention.{spec.mixer(layer)}")
-        ffn = importlib.import_module(f"kogata.nn.ffn.{spec.ffn}")
+        mixer = registry.variant("nn.attention", spec.mixer(layer))
+        ffn = registry.variant("nn.ffn", spec.ffn)
         self.mixer_norm = nn.RMSNorm(spec.width, eps=spec.norm_eps)
         self.mixer = mixer.Mixer(spec, layer)
         self.ffn_norm = nn.RMSNorm(spec.width, eps=spec.norm_eps)
@@ -52,13 +52,17 @@ class Decoder(nn.Module):
     def __init__(self, spec: ModelSpec, seed: int | None = 0) -> None:
         super().__init__()
         self.spec = spec
-        self.embed = skip_init(nn.Embedding, spec.vocab_size, spec.width)
+        self.embed = embedding(spec.vocab_size, spec.width)
         self.blocks = nn.ModuleList(Block(spec, layer) for layer in range(spec.layers))
         self.norm = nn.RMSNorm(spec.width, eps=spec.norm_eps)
-        self.head = None if spec.tied else skip_init(nn.Linear, spec.width, spec.vocab_size, bias=False)
+        self.head = None if spec.tied else linear(spec.width, spec.vocab_size)
         self.rope = Rope(spec.head_dim, spec.rope_theta, spec.rope_scaling, spec.context)
         if seed is not None:
             initialise(self, seed)
+
+    def layers(self) -> list[Block]:
+        """Lists the blocks, typed."""
+        return cast(list[Block], list(self.blocks))
 
     @property
     def head_weight(self) -> Tensor:
@@ -107,7 +111,7 @@ class Decoder(nn.Module):
     def new_cache(self, batch: int = 1, capacity: int | None = None) -> Cache:
         """Makes an empty cache for `capacity` tokens (by default the spec's context)."""
         capacity = capacity or self.spec.context
-        return Cache([block.mixer.new_state(batch, capacity) for block in self.blocks], capacity)
+        return Cache([block.mixer.new_state(batch, capacity) for block in self.layers()], capacity)
 
 
 @torch.no_grad()
@@ -120,7 +124,7 @@ def initialise(decoder: Decoder, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     outputs = {
         id(getattr(part, name))
-        for block in decoder.blocks
+        for block in decoder.layers()
         for part in (block.mixer, block.ffn)
         for name in part.outputs
     }

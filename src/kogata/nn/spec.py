@@ -180,7 +180,11 @@ class ModelSpec:
             if name not in known:
                 raise _unfit(name, "an unknown field", ", ".join(sorted(known)))
         lists = ("rope_layers", "mixers")
-        return ModelSpec(**{k: tuple(v) if k in lists and v is not None else v for k, v in values.items()})
+        plain: dict[str, Any] = {
+            key: tuple(value) if key in lists and value is not None else value
+            for key, value in values.items()
+        }
+        return ModelSpec(**plain)
 
 
 def _unfit(field: str, found: str, expected: str) -> RecipeError:

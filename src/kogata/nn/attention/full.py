@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from kogata.nn.cache import KeysValues
+from kogata.nn.linear import linear
 from kogata.nn.place import Place
 from kogata.nn.rope import rotate
 from kogata.nn.spec import ModelSpec
@@ -27,8 +27,8 @@ class Mixer(nn.Module):
         self.heads, self.kv_heads, self.head_dim = spec.heads, spec.kv_heads, spec.head_dim
         self.turns = spec.has_rope(layer)
         fused = spec.q_width + 2 * spec.kv_width
-        self.qkv = skip_init(nn.Linear, spec.width, fused, bias=spec.qkv_bias)
-        self.out = skip_init(nn.Linear, spec.q_width, spec.width, bias=False)
+        self.qkv = linear(spec.width, fused, bias=spec.qkv_bias)
+        self.out = linear(spec.q_width, spec.width)
         self.q_norm = nn.RMSNorm(spec.head_dim, eps=spec.norm_eps) if spec.qk_norm else None
         self.k_norm = nn.RMSNorm(spec.head_dim, eps=spec.norm_eps) if spec.qk_norm else None
 

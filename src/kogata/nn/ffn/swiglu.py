@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
+from kogata.nn.linear import linear
 from kogata.nn.spec import ModelSpec
 
 
@@ -17,8 +17,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, spec: ModelSpec, layer: int) -> None:
         super().__init__()
-        self.gate_up = skip_init(nn.Linear, spec.width, 2 * spec.ffn_width, bias=False)
-        self.down = skip_init(nn.Linear, spec.ffn_width, spec.width, bias=False)
+        self.gate_up = linear(spec.width, 2 * spec.ffn_width)
+        self.down = linear(spec.ffn_width, spec.width)
 
     def parts(self) -> dict[str, dict[str, int]]:
         """States which layers other libraries keep apart: our layer → their names and rows, in order."""

@@ -145,19 +145,21 @@ def generate(args: argparse.Namespace) -> None:
 def store(args: argparse.Namespace) -> None:
     """Lists or frees what is kept for reuse."""
     from kogata import api
-    from kogata.report import tables
+    from kogata.core.amounts import format_bytes
 
     if args.action == "list":
+        from kogata.report import tables
+
         rows = api.store_list()
         emit(args.json, rows, tables.store_view(rows))
     elif args.action == "rm":
         if not args.names:
             raise RecipeError("nothing named", remedy="kogata store rm OBJECT…; `kogata store` lists them")
         freed = sum(api.store_remove(name) for name in args.names)
-        emit(args.json, {"freed_bytes": freed}, tables.freed_view(freed))
+        emit(args.json, {"freed_bytes": freed}, f"freed {format_bytes(freed)}")
     else:
         freed = api.store_free(args.bytes)
-        emit(args.json, {"freed_bytes": freed}, tables.freed_view(freed))
+        emit(args.json, {"freed_bytes": freed}, f"freed {format_bytes(freed)}")
 
 
 def schema(args: argparse.Namespace) -> None:

@@ -1,0 +1,58 @@
+"""What receipts say: the figures that the last line, the tables and the page show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from kogata.core.receipt import Receipt
+
+
+def highlights(receipts: Iterable[Receipt]) -> dict[str, Any]:
+    """Gathers a run's main figures from its receipts; what was not measured is None or empty."""
+    found: dict[str, Any] = {
+        "bits_per_byte": None,
+        "bits_per_byte_facts": None,
+        "minimal_pairs": None,
+        "samples": [],
+        "parameters": None,
+        "files": {},
+    }
+    for receipt in receipts:
+        if receipt.parent is not None:
+            continue
+        facts = receipt.facts
+        score = facts.get("bits_per_byte")
+        if isinstance(score, dict) and score.get("value") is not None:
+            found["bits_per_byte"], found["bits_per_byte_facts"] = score["value"], score
+        if facts.get("minimal_pairs"):
+            found["minimal_pairs"] = facts["minimal_pairs"]
+        if facts.get("samples"):
+            found["samples"] = facts["samples"]
+        if receipt.kind == "model" and facts.get("parameters"):
+            found["parameters"] = facts["parameters"]
+        if receipt.kind == "bundle" and isinstance(facts.get("files"), dict):
+            found["files"] = facts["files"]
+    return found
+
+
+def accounts_of(receipts: Iterable[Receipt]) -> dict[str, dict[str, Any]]:
+    """Gathers the accounts of the per-document stages: label → counts, in the order they were made."""
+    found: dict[str, dict[str, Any]] = {}
+    for receipt in receipts:
+        for label, account in (receipt.facts.get("accounts") or {}).items():
+            if isinstance(account, dict):
+                found[label] = account
+        single = receipt.facts.get("account")
+        if isinstance(single, dict):
+            found[receipt.label] = single
+    return found
+
+
+def bytes_per_token(receipts: Iterable[Receipt]) -> float | None:
+    """Gives the bytes of text a training token stands for, from the encoded corpus; None when unknown."""
+    for receipt in receipts:
+        train = ((receipt.facts.get("splits") or {}).get("train")) or {}
+        if train.get("tokens") and train.get("bytes"):
+            return train["bytes"] / train["tokens"]
+    return None

@@ -1,6 +1,6 @@
 """Kogata trains the best language model your budget allows, with a receipt for every step.
 
-    run = kogata.run(kogata.load("recipe.yaml", {"train.pretrain.lr": 0.02}))
+    run = kogata.run(kogata.Recipe.load("recipe.yaml", {"train.pretrain.lr": 0.02}))
     print(run.path, run.receipts[-1].cost)
 
 Everything here is loaded when it is first used: `import kogata` imports neither torch nor pydantic.
@@ -13,25 +13,24 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from kogata.api import Run, compare, generate, load, new, plan, run, schema, write_report
+    from kogata.api import Recipe, Run, compare, generate, load_run, plan, run, schema
     from kogata.core.amounts import Budget, Cost
     from kogata.core.errors import KogataError
     from kogata.core.receipt import Receipt
-    from kogata.core.recipe import Plan, Recipe
+    from kogata.core.recipe import Plan
     from kogata.core.registry import registry
     from kogata.core.stage import Stage
+    from kogata.starter import new
 
 _WHERE = {
     "run": "api",
     "plan": "api",
     "compare": "api",
-    "load": "api",
-    "new": "api",
+    "load_run": "api",
     "generate": "api",
     "schema": "api",
-    "write_report": "api",
     "Run": "api",
-    "Recipe": "core.recipe",
+    "Recipe": "api",
     "Plan": "core.recipe",
     "Budget": "core.amounts",
     "Cost": "core.amounts",
@@ -39,6 +38,7 @@ _WHERE = {
     "Stage": "core.stage",
     "registry": "core.registry",
     "KogataError": "core.errors",
+    "new": "starter",
 }
 """Name → the module it is loaded from."""
 
@@ -53,13 +53,12 @@ __all__ = [
     "Stage",
     "compare",
     "generate",
-    "load",
+    "load_run",
     "new",
     "plan",
     "registry",
     "run",
     "schema",
-    "write_report",
 ]
 
 

@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import sys
+import time
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,6 +17,9 @@ from kogata.report.console import emit, show_bug, show_error
 
 if TYPE_CHECKING:
     from kogata.core.recipe import Recipe
+
+STARTED = time.monotonic()
+"""A time budget runs from here: as near to the start of the process as we can be."""
 
 HELP = """\
 Kogata trains the best language model your budget allows, with a receipt for every step.
@@ -45,9 +49,9 @@ exit codes: 0 done · 1 our bug · 2 your input · 3 refused (budget) · 130/143
 
 def new(args: argparse.Namespace) -> None:
     """Writes a commented recipe that runs."""
-    from kogata import api
+    from kogata.starter import new as write_recipe
 
-    path = api.new(args.example, data=args.data, model=args.model, out=args.out)
+    path = write_recipe(args.example, data=args.data, model=args.model, out=args.out)
     note = f"wrote {path}\n  kogata plan {path}    what it will cost\n  kogata run {path}     do it"
     emit(args.json, {"path": str(path)}, note)
 
@@ -57,7 +61,7 @@ def plan(args: argparse.Namespace) -> int:
     from kogata import api
     from kogata.report import tables
 
-    made = api.plan(recipe_of(args), out=args.out, processes=args.processes)
+    made = api.plan(recipe_of(args), out=folder_of(args), processes=args.processes)
     emit(args.json, tables.plan_dict(made), tables.plan_view(made))
     return 3 if made.refusals else 0
 
@@ -72,7 +76,10 @@ def run(args: argparse.Namespace) -> None:
     recipe = recipe_of(args)
     screen = make_screen(quiet=args.quiet)
     try:
-        done = api.run(recipe, out=args.out, fresh=args.fresh, processes=args.processes, screen=screen)
+        done = api.run(
+            recipe, out=folder_of(args), fresh=args.fresh, processes=args.processes, screen=screen,
+            started=STARTED,
+        )  # fmt: skip
     finally:
         screen.close()
     emit(args.json, tables.run_dict(done), tables.run_view(done))
@@ -82,7 +89,7 @@ def report(args: argparse.Namespace) -> None:
     """Writes a run's report again."""
     from kogata import api
 
-    path = api.write_report(Path(args.run))
+    path = api.report(Path(args.run))
     if args.open:
         import webbrowser
 
@@ -98,11 +105,10 @@ def compare(args: argparse.Namespace) -> None:
 
     screen = make_screen(quiet=args.quiet)
     recipe = recipe_of(args, settings=[])
-    variants = api.parse_variants(args.set)
     try:
         found = api.compare(
-            recipe, without=args.without, settings=variants, seeds=args.seeds, match=args.match, out=args.out,
-            screen=screen,
+            recipe, without=args.without, settings=variants_of(args.set), seeds=args.seeds, match=args.match,
+            out=folder_of(args), screen=screen,
         )  # fmt: skip
     finally:
         screen.close()
@@ -131,7 +137,7 @@ def generate(args: argparse.Namespace) -> None:
     if prompt is None:
         prompt = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.read().rstrip("\n")
     pieces = api.generate(
-        args.model, prompt, tokens=args.tokens, temperature=args.temperature, seed=args.seed, stream=True
+        args.model, prompt, tokens=args.tokens, temperature=args.temperature, seed=args.seed
     )
     if args.json:
         emit(args.json, {"prompt": prompt, "text": "".join(pieces)}, "")
@@ -145,7 +151,7 @@ def generate(args: argparse.Namespace) -> None:
 def store(args: argparse.Namespace) -> None:
     """Lists or frees what is kept for reuse."""
     from kogata import api
-    from kogata.core.amounts import format_bytes
+    from kogata.core.amounts import format_bytes, parse_bytes
 
     if args.action == "list":
         from kogata.report import tables
@@ -158,7 +164,7 @@ def store(args: argparse.Namespace) -> None:
         freed = sum(api.store_remove(name) for name in args.names)
         emit(args.json, {"freed_bytes": freed}, f"freed {format_bytes(freed)}")
     else:
-        freed = api.store_free(args.bytes)
+        freed = api.store_free(parse_bytes(args.bytes) if args.bytes else None)
         emit(args.json, {"freed_bytes": freed}, f"freed {format_bytes(freed)}")
 
 
@@ -251,13 +257,32 @@ def recipe_of(args: argparse.Namespace, settings: list[str] | None = None) -> Re
     """Loads the recipe that the arguments name, with their settings, budget and seed."""
     from kogata import api
 
-    return api.load(
+    return api.Recipe.load(
         args.recipe,
         args.set if settings is None else settings,
         budget=args.budget,
         seed=args.seed,
         allow_plugins=args.allow_plugins,
     )
+
+
+def variants_of(texts: Sequence[str]) -> dict[str, list[str]]:
+    """Reads `a.b=1,2` as a setting and the values to try; commas inside brackets or quotes do not part."""
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        address, sign, values = text.partition("=")
+        if not sign or not address.strip() or not values.strip():
+            raise RecipeError(
+                "a setting to compare has no values", found=text, expected="STAGE.NAME=VALUE,VALUE"
+            )
+        parts = re.findall(r"""(?:\[[^\]]*\]|\{[^}]*\}|"[^"]*"|'[^']*'|[^,])+""", values)
+        found.setdefault(address.strip(), []).extend(part.strip() for part in parts)
+    return found
+
+
+def folder_of(args: argparse.Namespace) -> Path | None:
+    """Gives the folder that `--out` names, if any."""
+    return Path(args.out) if args.out else None
 
 
 def refuse_torchrun(args: argparse.Namespace) -> None:

@@ -99,7 +99,7 @@ def event_text(name: str, facts: dict[str, Any]) -> str:
         forecast = facts.get("forecast")
         seconds = getattr(getattr(forecast, "cost", forecast), "seconds", None)
         about = f"  about {format_seconds(seconds)}" if seconds is not None else ""
-        return f"{facts['label']}  {facts.get('index', 0) + 1} of {facts.get('count', '?')}{about}"
+        return f"{facts['label']}  {facts.get('index', '?')} of {facts.get('count', '?')}{about}"
     if name in ("stage_done", "reused"):
         return receipt_text(facts["receipt"])
     if name == "log":

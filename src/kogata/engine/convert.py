@@ -196,6 +196,7 @@ def save_decoder(
     *,
     tokenizer_files_from: str | Path | None = None,
     end_id: int | None = None,
+    special_ids: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a Hugging Face folder that plain transformers loads: config, weights, tokenizer.
 
@@ -205,19 +206,19 @@ def save_decoder(
         tokenizer_files_from: a folder whose tokenizer files are copied; where it is a model's folder, its
             special ids and generation settings are kept too.
         end_id: the id that ends a text and stands before its start; by default read from the tokenizer.
+        special_ids: `bos_token_id`, `eos_token_id`, `pad_token_id` to write, where the caller knows better.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     source = None if tokenizer_files_from is None else Path(tokenizer_files_from)
-    ids = _special_ids(source, end_id)
-    write_weights({name: view for name, view in peer_tensors(decoder)}, folder / "model.safetensors")
-    write_json(folder / "config.json", config_from_spec(decoder.spec, **ids))
+    ids = dict(special_ids) if special_ids is not None else _special_ids(source, end_id)
+    write_weights(dict(peer_tensors(decoder)), folder / "model.safetensors")
+    write_json(folder / "config.json", config_from_spec(decoder.spec, ids))
     generation = None if source is None else source / "generation_config.json"
-    if generation is not None and generation.exists() and end_id is None:
+    if generation is not None and generation.exists() and end_id is None and special_ids is None:
         copy_file(generation, folder / generation.name)
     else:
-        known = {"bos_token_id": ids["bos_id"], "eos_token_id": ids["eos_id"], "pad_token_id": ids["pad_id"]}
-        write_json(folder / "generation_config.json", {k: v for k, v in known.items() if v is not None})
+        write_json(folder / "generation_config.json", {k: v for k, v in ids.items() if v is not None})
     if source is not None:
         copy_tokenizer(source, folder)
 
@@ -271,15 +272,11 @@ def special_id(folder: Path, role: str = "eos_token") -> int | None:
 
 
 def _special_ids(source: Path | None, end_id: int | None) -> dict[str, Any]:
-    if end_id is not None:
-        return {"bos_id": end_id, "eos_id": end_id, "pad_id": None}
-    if source is None:
-        return {"bos_id": None, "eos_id": None, "pad_id": None}
-    if (source / "config.json").exists():
+    if end_id is None and source is not None and (source / "config.json").exists():
         config = read_config(source)
-        return {f"{role}_id": config.get(f"{role}_token_id") for role in ("bos", "eos", "pad")}
-    end = special_id(source)
-    return {"bos_id": end, "eos_id": end, "pad_id": None}
+        return {key: config.get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    end = special_id(source) if end_id is None and source is not None else end_id
+    return {"bos_token_id": end, "eos_token_id": end, "pad_token_id": None}
 
 
 def load_spec(folder: str | Path) -> ModelSpec:

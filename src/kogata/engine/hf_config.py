@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,13 +107,7 @@ def try_spec(config: dict[str, Any]) -> ModelSpec | None:
         return None
 
 
-def config_from_spec(
-    spec: ModelSpec,
-    *,
-    bos_id: int | None = None,
-    eos_id: int | list[int] | None = None,
-    pad_id: int | None = None,
-) -> dict[str, Any]:
+def config_from_spec(spec: ModelSpec, special_ids: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Writes the config.json that makes plain transformers build the same graph."""
     rope = {"rope_type": "default", **(spec.rope_scaling or {}), "rope_theta": spec.rope_theta}
     config: dict[str, Any] = {
@@ -136,9 +131,7 @@ def config_from_spec(
         "initializer_range": 0.02,
         "use_cache": True,
         "dtype": "float32",
-        "bos_token_id": bos_id,
-        "eos_token_id": eos_id,
-        "pad_token_id": pad_id,
+        **{key: (special_ids or {}).get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")},
     }
     if spec.rope_scaling is not None:
         config["rope_scaling"] = spec.rope_scaling

@@ -10,7 +10,7 @@ from kogata.core.errors import DataError
 
 
 def expand_input(path: str, suffixes: tuple[str, ...] | None = None) -> list[Path]:
-    """Lists the files a path names, in a fixed order; of a folder, those with a known suffix, hidden ones left out.
+    """Lists the files a path names, in a fixed order; of a folder, those with a known suffix and not hidden.
 
     Raises:
         DataError: nothing is there.

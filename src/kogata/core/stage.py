@@ -42,6 +42,8 @@ class Share:
 
     seconds: float | None = None
     """For an elastic stage, its part of the time; None without a time budget."""
+    budget_seconds: float | None = None
+    """The whole recipe's time budget, for stages that size themselves by it."""
     memory_bytes: int | None = None
     size_bytes: int | None = None
     energy_joules: float | None = None
@@ -69,7 +71,7 @@ InputPath = Annotated[str, AfterValidator(_against_recipe), "input_path"]
 
 @dataclass
 class Account:
-    """What a per-document stage counted: documents and bytes in and out, reasons, examples of what was dropped."""
+    """What a per-document stage counted: documents and bytes in and out, reasons, examples dropped."""
 
     read: int = 0
     read_bytes: int = 0

@@ -1,0 +1,220 @@
+"""What the command line and Python both call: run, plan, report, compare, new, generate, stages, store, schema."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kogata.core.amounts import Cost
+from kogata.core.errors import KogataError, RecipeError, Stopped
+from kogata.core.receipt import Receipt, total_cost
+from kogata.core.recipe import Plan
+from kogata.core.recipe import Recipe as _Recipe
+from kogata.runtime.folder import read_metrics
+from kogata.runtime.ledger import read_receipts
+
+
+class Recipe(_Recipe):
+    """A recipe: a list of stages, a budget and a seed."""
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path | Mapping[str, Any],
+        settings: Mapping[str, Any] | Sequence[str] = (),
+        *,
+        budget: Sequence[str] = (),
+        seed: int | None = None,
+        allow_plugins: bool = False,
+    ) -> _Recipe:
+        """Reads a recipe file, with settings changed as `--set` would.
+
+        Raises:
+            RecipeError: the file or a setting is wrong; says where and how to mend it.
+        """
+        from kogata.runtime.load import load_recipe
+
+        return load_recipe(path, settings, budget=budget, seed=seed, allow_plugins=allow_plugins)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished run: its folder, plan, receipts and status."""
+
+    path: Path
+    plan: Plan | None
+    receipts: list[Receipt]
+    status: str = "done"
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Gives the rows of metrics.jsonl."""
+        return read_metrics(self.path)
+
+    def scores(self) -> dict[str, Any]:
+        """Gives the facts of the last evaluation; empty without one."""
+        found = [receipt.facts for receipt in self.receipts if receipt.kind == "scores" and receipt.facts]
+        return found[-1] if found else {}
+
+    def model(self) -> Path:
+        """Gives the folder of the model: the exported one, else the trained one in the store."""
+        return model_folder(self.path)
+
+    def cost(self, *, first: bool = False) -> Cost:
+        """Adds what the run cost; with `first`, what reused artifacts first cost too."""
+        return total_cost(self.receipts, first=first)
+
+
+class _Silent:
+    def event(self, name: str, **facts: Any) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def plan(recipe: _Recipe, *, out: Path | None = None, processes: int = 1) -> Plan:
+    """Says what a recipe will cost, stage by stage, before anything runs. Writes nothing."""
+    from kogata.runtime.invoke import plan_recipe
+
+    return plan_recipe(recipe, out=out, processes=processes)
+
+
+def run(
+    recipe: _Recipe,
+    *,
+    out: Path | None = None,
+    fresh: Sequence[str] = (),
+    processes: int = 1,
+    screen: Any = None,
+    started: float | None = None,
+    hold_shares: bool = False,
+) -> Run:
+    """Runs a recipe in `runs/NAME` (or `out`) and returns its folder, plan and receipts.
+
+    Raises:
+        KogataError: see `kogata.core.errors`; the ledger holds the receipt of what failed.
+    """
+    from kogata.runtime.invoke import run_recipe
+
+    path, made, receipts = run_recipe(
+        recipe,
+        out=out,
+        fresh=frozenset(fresh),
+        processes=processes,
+        screen=screen or _Silent(),
+        started=time.monotonic() if started is None else started,
+        hold_shares=hold_shares,
+        report=report,
+    )
+    return Run(path=path, plan=made, receipts=receipts)
+
+
+def report(folder: Path) -> Path:
+    """Writes a run's report.html again, from its ledger alone, and returns its path."""
+    from kogata.report.page import write_report
+
+    return write_report(Path(folder))
+
+
+def compare(recipe: _Recipe, **options: Any) -> Any:
+    """Compares variants of a recipe over paired seeds; see `kogata.runtime.compare.compare`."""
+    from kogata.runtime.compare import compare as run_comparison
+
+    return run_comparison(recipe, run=run, **options)
+
+
+def load_run(folder: Path) -> Run:
+    """Opens the folder of a run that was made earlier."""
+    folder = Path(folder)
+    if not (folder / "receipts.jsonl").exists():
+        raise RecipeError("not a run's folder", where=str(folder), expected="a folder with receipts.jsonl")
+    return Run(path=folder, plan=None, receipts=read_receipts(folder))
+
+
+def model_folder(path: Path) -> Path:
+    """Finds the model in a run's folder: `model/`, else the last model artifact its ledger names."""
+    if (path / "model" / "config.json").exists():
+        return path / "model"
+    if (path / "receipts.jsonl").exists():
+        made = [receipt for receipt in read_receipts(path) if receipt.kind == "model" and receipt.path]
+        if made and Path(made[-1].path or "").exists():
+            return Path(made[-1].path or "")
+        raise RecipeError("the run holds no model yet", where=str(path), remedy="run its recipe to the end")
+    return path
+
+
+def generate(
+    model: str,
+    prompt: str = "",
+    *,
+    tokens: int = 100,
+    temperature: float = 0.8,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+) -> Iterator[str]:
+    """Continues a prompt piece by piece. `model` is a run, a folder, a .gguf file or a hub name."""
+    from kogata.engine.generate import generate_text
+    from kogata.engine.load import load_model
+
+    place = Path(model)
+    loaded = load_model(str(model_folder(place)) if place.is_dir() else model)
+    yield from generate_text(
+        loaded, prompt, max_tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
+    )
+
+
+def stages() -> list[str]:
+    """Lists the names of all stages."""
+    from kogata.core.registry import registry
+
+    return registry.stage_names()
+
+
+def store_list() -> list[dict[str, Any]]:
+    """Lists what the store holds, newest first."""
+    from kogata.runtime.store import Store
+
+    return Store().entries()
+
+
+def store_remove(name: str) -> int:
+    """Removes one object from the store; returns the bytes freed."""
+    from kogata.runtime.store import Store
+
+    return Store().remove(name)
+
+
+def store_free(amount: int | None = None) -> int:
+    """Frees partial work, then the oldest artifacts until `amount` bytes are free; returns the bytes freed."""
+    from kogata.runtime.store import Store
+
+    return Store().free(amount)
+
+
+def schema() -> dict[str, Any]:
+    """Gives the JSON Schema of a recipe file."""
+    from kogata.runtime.schema import schema as recipe_schema
+
+    return recipe_schema()
+
+
+__all__ = [
+    "KogataError",
+    "Recipe",
+    "Run",
+    "Stopped",
+    "compare",
+    "generate",
+    "load_run",
+    "model_folder",
+    "plan",
+    "report",
+    "run",
+    "schema",
+    "stages",
+    "store_free",
+    "store_list",
+    "store_remove",
+]

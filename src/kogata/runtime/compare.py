@@ -1,0 +1,207 @@
+"""Compare: variants of a recipe over paired seeds, interleaved, matched on time, tokens or steps."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from kogata.core.errors import RecipeError
+from kogata.core.recipe import Recipe
+from kogata.runtime.load import with_settings, without_stage
+from kogata.runtime.machine import machine_profile
+from kogata.runtime.statistics import mean_interval, paired
+from kogata.runtime.system import write_beside
+
+BASELINE = "as it stands"
+MEASURES: dict[str, tuple[str, bool | None]] = {
+    "bits_per_byte": ("bits per byte", True),
+    "minimal_pairs": ("minimal pairs", False),
+    "training_seconds": ("training", None),
+    "total_seconds": ("all stages", None),
+    "peak_bytes": ("peak memory", None),
+    "model_bytes": ("model", None),
+}
+"""Measure → its name and whether lower is better (None: no judgement, it is the cost)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What a comparison found: each variant's values per seed, and paired differences to the baseline."""
+
+    name: str
+    match: str
+    seeds: list[int]
+    values: dict[str, dict[str, list[float]]]
+    """Variant → measure → one value a seed."""
+    path: Path
+    machine: dict[str, Any]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Gives one row per variant: means, intervals, differences, verdicts."""
+        base = self.values[BASELINE]
+        found = []
+        for variant, measures in self.values.items():
+            row: dict[str, Any] = {"variant": variant, "measures": {}}
+            for measure, values in measures.items():
+                mean, half = mean_interval(values)
+                entry: dict[str, Any] = {"mean": mean, "half_width": half, "values": values}
+                if variant != BASELINE and len(base.get(measure, [])) == len(values):
+                    gap = paired(values, base[measure])
+                    entry["difference"] = gap.to_dict()
+                    lower = MEASURES[measure][1]
+                    if lower is not None:
+                        entry["verdict"] = gap.verdict(lower_is_better=lower)
+                row["measures"][measure] = entry
+            found.append(row)
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Gives plain values for JSON."""
+        return {
+            "name": self.name,
+            "match": self.match,
+            "seeds": self.seeds,
+            "rows": self.rows(),
+            "machine": self.machine,
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+
+def compare(
+    recipe: Recipe,
+    *,
+    run: Callable[..., Any],
+    without: Sequence[str] = (),
+    settings: Mapping[str, Sequence[Any]] | None = None,
+    seeds: int | Sequence[int] = 3,
+    match: str = "time",
+    out: Path | None = None,
+    processes: int = 1,
+    screen: Any = None,
+) -> Comparison:
+    """Runs a recipe as it stands and its variants, seed by seed in turn, and states paired differences.
+
+    Stages before the first random one are shared through the store. `time` gives each variant the
+    recipe's time budget less what its own other stages are forecast to need, so a slow selection pays for
+    itself; `tokens` and `steps` give every variant what the baseline took at the first seed.
+
+    Args:
+        run: `kogata.api.run`.
+        without: labels of stages to leave out, one variant each.
+        settings: address → values, one variant for each value.
+        seeds: how many, or which.
+
+    Raises:
+        RecipeError: nothing to compare, an unknown match, or nothing to match on.
+    """
+    if match not in ("time", "tokens", "steps"):
+        raise RecipeError("unknown match", found=match, expected="time, tokens or steps")
+    variants = _variants(recipe, without, settings or {})
+    chosen = list(range(recipe.seed, recipe.seed + seeds)) if isinstance(seeds, int) else list(seeds)
+    if not chosen:
+        raise RecipeError("a comparison needs at least one seed", remedy="--seeds 3")
+    if match == "time" and recipe.budget.time is None and not _fixed(recipe):
+        raise RecipeError(
+            "nothing to match on",
+            expected="a time budget, or steps in the training stage",
+            remedy="--budget time=5min, or --match steps with steps set",
+        )
+    folder = out if out is not None else Path("runs") / f"{recipe.name}-compare"
+    values: dict[str, dict[str, list[float]]] = {variant: {} for variant in variants}
+    names = list(variants)
+    measured: dict[str, Any] | None = None
+    for number, seed in enumerate(chosen):
+        turn = number % len(names) if measured is not None or match == "time" else 0
+        for variant in names[turn:] + names[:turn]:
+            made = variants[variant]
+            if match != "time" and measured is not None:
+                made = _matched(made, match, measured)
+            made = replace(made, seed=seed, name=f"{recipe.name}-{_slug(variant)}-{seed}")
+            place = folder / _slug(variant) / f"seed-{seed}"
+            if screen is not None:
+                screen.event("note", text=f"seed {seed}: {variant}")
+            finished = run(made, out=place, screen=screen, processes=processes, hold_shares=match == "time")
+            if match != "time" and measured is None:
+                measured = _training(finished)
+            for measure, value in measures_of(finished).items():
+                values[variant].setdefault(measure, []).append(value)
+    found = Comparison(
+        name=recipe.name,
+        match=match,
+        seeds=chosen,
+        values=values,
+        path=folder,
+        machine=machine_profile().to_dict(),
+    )
+    text = json.dumps(found.to_dict(), ensure_ascii=False, indent=1)
+    write_beside(folder / "comparison.json", text.encode())
+    return found
+
+
+def measures_of(run: Any) -> dict[str, float]:
+    """Gathers a run's quality and cost by measure; what was not measured is left out."""
+    scores = run.scores()
+    found: dict[str, float | None] = {
+        "bits_per_byte": (scores.get("bits_per_byte") or {}).get("value"),
+        "minimal_pairs": (scores.get("minimal_pairs") or {}).get("accuracy"),
+    }
+    trained = [
+        item for item in run.receipts if item.parent is None and item.kind == "model" and item.first_cost
+    ]
+    found["training_seconds"] = sum(item.first_cost.seconds or 0.0 for item in trained) if trained else None
+    total = run.cost(first=True)
+    found |= {"total_seconds": total.seconds, "peak_bytes": total.peak_bytes}
+    found["model_bytes"] = trained[-1].first_cost.size_bytes if trained else None
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def _variants(
+    recipe: Recipe, without: Sequence[str], settings: Mapping[str, Sequence[Any]]
+) -> dict[str, Recipe]:
+    variants = {BASELINE: recipe}
+    for label in without:
+        variants[f"without {label}"] = without_stage(recipe, label)
+    for address, values in settings.items():
+        for value in values:
+            changed = with_settings(recipe, {address: value})
+            if changed.to_dict() != recipe.to_dict():
+                variants[f"{address}={value}"] = changed
+    if len(variants) < 2:
+        raise RecipeError(
+            "nothing to compare",
+            expected="at least one variant that differs from the recipe",
+            remedy="--without data.dedup, or --set train.pretrain.lr=0.01,0.02",
+        )
+    return variants
+
+
+def _fixed(recipe: Recipe) -> bool:
+    names = ("steps", "tokens", "epochs", "time")
+    return any(
+        step.stage.elastic and any(getattr(step.stage, name, None) is not None for name in names)
+        for step in recipe.stages
+    )
+
+
+def _training(run: Any) -> dict[str, Any]:
+    for receipt in reversed(run.receipts):
+        training = (receipt.facts or {}).get("training")
+        if training:
+            return {"label": receipt.label, **training}
+    raise RecipeError("the baseline trained nothing to match on", remedy="--match time")
+
+
+def _matched(recipe: Recipe, match: str, measured: Mapping[str, Any]) -> Recipe:
+    changes: dict[str, Any] = {
+        f"{measured['label']}.{name}": None for name in ("steps", "tokens", "epochs", "time") if name != match
+    }
+    return with_settings(recipe, {**changes, f"{measured['label']}.{match}": measured[match]})
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^\w.=-]+", "-", text).strip("-") or "variant"

@@ -1,0 +1,137 @@
+"""Wiring: which step's artifact each slot takes, and which neighbours run fused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from kogata.core.artifact import Kind
+from kogata.core.errors import RecipeError
+from kogata.core.recipe import Step
+from kogata.core.registry import suggest
+from kogata.core.stage import SameAs, Slot
+
+Inputs = dict[str, str | list[str] | None]
+
+
+class Wiring:
+    """Walks a recipe's steps in order and answers what each slot takes.
+
+    A slot takes the one artifact of its kinds that no later step has replaced (a step replaces an input
+    when it makes the same kind from it). With several candidates the recipe must say `use`.
+    """
+
+    def __init__(self) -> None:
+        self.made: dict[str, Kind] = {}
+        """Label → kind, in recipe order."""
+        self.replaced: set[str] = set()
+
+    def inputs_of(self, step: Step) -> Inputs:
+        """Gives slot → label for one step.
+
+        Raises:
+            RecipeError: nothing fits, several fit, or `use` names something unfit.
+        """
+        takes = type(step.stage).takes
+        for slot in step.use:
+            if slot not in takes:
+                near = suggest(slot, takes)
+                raise RecipeError(
+                    f"{step.label} has no input {slot!r}",
+                    where=f"use of {step.label}",
+                    expected=f"one of {', '.join(takes) or 'none'}",
+                    remedy=f"did you mean {near!r}?" if near else None,
+                )
+        return {name: self._slot(step, name, slot) for name, slot in takes.items()}
+
+    def _slot(self, step: Step, name: str, slot: Slot) -> str | list[str] | None:
+        if name in step.use:
+            asked = step.use[name]
+            labels = asked if isinstance(asked, list) else [asked]
+            if len(labels) > 1 and not slot.many:
+                raise RecipeError(f"{step.label} takes one {name}", where="use", found=", ".join(labels))
+            for label in labels:
+                self._fits(step, name, slot, label)
+            return labels if slot.many else labels[0]
+        candidates = [
+            label for label, kind in self.made.items() if kind in slot.kinds and label not in self.replaced
+        ]
+        if slot.many:
+            if not candidates and not slot.optional:
+                raise self._nothing(step, name, slot)
+            return candidates
+        if not candidates:
+            if slot.optional:
+                return None
+            raise self._nothing(step, name, slot)
+        if len(candidates) > 1:
+            raise RecipeError(
+                f"{step.label} could take its {name} from several stages",
+                found=", ".join(candidates),
+                remedy=f"say which: `use: {{{name}: {candidates[-1]}}}` among the settings of {step.label}",
+            )
+        return candidates[0]
+
+    def _fits(self, step: Step, name: str, slot: Slot, label: str) -> None:
+        if label not in self.made:
+            near = suggest(label, self.made)
+            raise RecipeError(
+                f"{step.label} wants to use {label!r}, which no earlier stage is called",
+                where=f"use of {step.label}",
+                expected=f"one of {', '.join(self.made) or 'none'}",
+                remedy=f"did you mean {near!r}?" if near else None,
+            )
+        if self.made[label] not in slot.kinds:
+            raise RecipeError(
+                f"{step.label} cannot take {label!r} as its {name}",
+                found=f"{label} makes a {self.made[label]}",
+                expected=" or ".join(slot.kinds),
+            )
+
+    def _nothing(self, step: Step, name: str, slot: Slot) -> RecipeError:
+        wanted = " or ".join(slot.kinds)
+        return RecipeError(
+            f"nothing before {step.label} makes the {wanted} it needs",
+            where=f"input {name} of {step.label}",
+            found=", ".join(f"{label} ({kind})" for label, kind in self.made.items()) or "no earlier stage",
+            remedy=_maker(slot.kinds),
+        )
+
+    def place(self, step: Step, inputs: Inputs, kind: Kind) -> None:
+        """Records what a step makes and which input it replaces."""
+        self.made[step.label] = kind
+        makes = type(step.stage).makes
+        for slot, label in inputs.items():
+            if isinstance(label, str) and self.made[label] == kind:
+                same = isinstance(makes, SameAs) and makes.slot == slot
+                if same or not isinstance(makes, SameAs):
+                    self.replaced.add(label)
+
+
+def _maker(kinds: Sequence[Kind]) -> str | None:
+    makers = {
+        Kind.CORPUS: "data.read",
+        Kind.TOKENIZER: "tokenizer.train",
+        Kind.TOKENS: "tokenizer.encode",
+        Kind.MODEL: "train.pretrain or model.read",
+    }
+    named = [makers[kind] for kind in kinds if kind in makers]
+    return f"put {' or '.join(named)} before it" if named else None
+
+
+def fuse(steps: Sequence[Step], inputs: Mapping[str, Inputs]) -> dict[str, str]:
+    """Says which per-document steps hand their documents straight to the next: label → next label.
+
+    A step is fused when it and the next one work per document and nobody else takes what it makes.
+    """
+    takers: dict[str, list[str]] = {}
+    for label, slots in inputs.items():
+        for taken in slots.values():
+            for source in taken if isinstance(taken, list) else [taken]:
+                if source is not None:
+                    takers.setdefault(source, []).append(label)
+    fused: dict[str, str] = {}
+    for first, second in zip(steps, steps[1:], strict=False):
+        both = type(first.stage).per_document() and type(second.stage).per_document()
+        if both and takers.get(first.label) == [second.label]:
+            fused[first.label] = second.label
+    return fused

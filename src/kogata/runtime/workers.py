@@ -1,0 +1,148 @@
+"""Worker processes as their parent sees them: started, asked, listened to, stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+STOP_SECONDS = 60.0
+"""How long a stage may take to write its checkpoint before it is killed."""
+
+
+class Worker:
+    """One child process; its events arrive in a queue shared by the group."""
+
+    def __init__(
+        self, log: Path, events: queue.Queue[tuple[int, dict[str, Any] | None]], rank: int, threads: int
+    ) -> None:
+        environment = os.environ | {
+            "OMP_NUM_THREADS": str(threads),
+            "MKL_NUM_THREADS": str(threads),
+            "TOKENIZERS_PARALLELISM": os.environ.get("TOKENIZERS_PARALLELISM", "true"),
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONIOENCODING": "utf-8",
+        }
+        self.rank = rank
+        self._log = log.open("ab")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "kogata.runtime.worker", "--warm"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=environment,
+        )
+        self._events = events
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            self._events.put((self.rank, event))
+        self._events.put((self.rank, None))
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def ask(self, request: Mapping[str, Any]) -> None:
+        """Sends one request."""
+        assert self._process.stdin is not None
+        line = json.dumps(request, ensure_ascii=False, default=str) + "\n"
+        try:
+            self._process.stdin.write(line.encode("utf-8", "surrogatepass"))
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            self._events.put((self.rank, None))
+
+    def exit_code(self) -> int | None:
+        """Gives the exit code; None while the process lives."""
+        return self._process.poll()
+
+    def ask_to_stop(self) -> None:
+        """Sends SIGTERM: checkpoint and leave the stage."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def close(self, *, now: bool = False) -> None:
+        """Ends the process: lets it go when idle, kills it when it does not."""
+        if self._process.poll() is None:
+            assert self._process.stdin is not None
+            try:
+                self._process.stdin.close()
+            except OSError:
+                now = True
+            if now:
+                self._process.kill()
+            try:
+                self._process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._log.close()
+
+
+class Group:
+    """The workers of one run: one that stays, more of them for parallel stages."""
+
+    def __init__(self, folder: Path, cores: int) -> None:
+        self.log = folder / "worker.log"
+        self.cores = cores
+        self.events: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
+        self.workers: list[Worker] = []
+        self._threads = 0
+
+    def ready(self, world: int) -> list[Worker]:
+        """Gives `world` live workers, starting what is missing."""
+        threads = max(1, self.cores // world)
+        if threads != self._threads:
+            self.close()
+            self._threads = threads
+        while len(self.workers) < world:
+            self.workers.append(Worker(self.log, self.events, len(self.workers), threads))
+        return self.workers[:world]
+
+    def drop(self) -> None:
+        """Kills every worker at once."""
+        for worker in self.workers:
+            worker.close(now=True)
+        self.workers = []
+        self.events = queue.Queue()
+
+    def close(self) -> None:
+        """Lets idle workers go."""
+        for worker in self.workers:
+            worker.close()
+        self.workers = []
+        self.events = queue.Queue()
+
+    def pids(self) -> list[int]:
+        """Lists the live workers' process ids."""
+        return [worker.pid for worker in self.workers if worker.exit_code() is None]
+
+    def last_words(self, lines: int = 12) -> str:
+        """Gives the end of the workers' log."""
+        try:
+            text = self.log.read_bytes()[-4000:].decode("utf-8", "replace")
+        except FileNotFoundError:
+            return ""
+        return "\n".join(text.splitlines()[-lines:])
+
+
+def free_port() -> int:
+    """Finds a free port on loopback for a group of ranks to meet."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,95 @@
+"""Runs a GGUF file in llama.cpp: its token ids, its bits per byte, its greedy continuation.
+
+llama.cpp works in a process of its own (`llama_child.py`), so that what is measured is the file as any user
+of llama.cpp has it, and a crash there ends nothing here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kogata.core.errors import ArtifactError, EnvironmentProblem
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlamaScore:
+    """What llama.cpp made of some texts."""
+
+    loss: float
+    """Sum of −log p in nats."""
+    tokens: int
+    ids: list[list[int]]
+    """Of each text, as llama.cpp tokenised it."""
+
+
+def available() -> bool:
+    """Says whether llama.cpp is installed here."""
+    return importlib.util.find_spec("xllamacpp") is not None
+
+
+def tokenize(path: Path, texts: Sequence[str]) -> list[list[int]]:
+    """Gives llama.cpp's token ids of each text; no start token, markers of special tokens as plain text."""
+    return _run(path, {"do": "tokenize", "texts": list(texts), "context": 64})["ids"]
+
+
+def score(
+    path: Path, texts: Sequence[str], *, end_id: int, window: int, threads: int | None = None
+) -> LlamaScore:
+    """Sums the loss of texts one by one, end token first, in non-overlapping windows of `window` tokens."""
+    job = {"do": "score", "texts": list(texts), "end_id": end_id, "window": window, "context": window}
+    answer = _run(path, job, threads=threads)
+    return LlamaScore(loss=answer["loss"], tokens=answer["tokens"], ids=answer["ids"])
+
+
+def greedy(
+    path: Path, prompts: Sequence[Sequence[int]], tokens: int, *, end_id: int | None = None
+) -> list[list[int]]:
+    """Continues each prompt (token ids) with the likeliest tokens, at most `tokens`, the end token included."""
+    rows = [list(prompt) for prompt in prompts]
+    context = max(map(len, rows)) + tokens
+    job = {"do": "greedy", "prompts": rows, "tokens": tokens, "end_id": end_id, "context": context}
+    return _run(path, job)["tokens"]
+
+
+def _run(path: Path, job: dict[str, Any], *, threads: int | None = None) -> dict[str, Any]:
+    if not available():
+        raise EnvironmentProblem(
+            "llama.cpp is not installed",
+            where=str(path),
+            found="no package xllamacpp",
+            remedy="pip install xllamacpp",
+        )
+    threads = threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(2))
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("llama_child.py"))],
+        input=json.dumps(job | {"path": str(path), "threads": threads}),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        answer = {"error": f"llama.cpp ended with code {done.returncode}"}
+    if "error" in answer:
+        raise ArtifactError(
+            "llama.cpp cannot use the file",
+            where=str(path),
+            found=f"{answer['error']}{_last_words(done.stderr)}",
+            expected="a GGUF file whose architecture and tokenizer this llama.cpp knows",
+        )
+    return answer
+
+
+def _last_words(log: str) -> str:
+    lines = [line.strip() for line in log.splitlines() if "error" in line.lower() or "unknown" in line.lower()]
+    return f" ({lines[0][:300]})" if lines else ""

@@ -1,0 +1,90 @@
+"""CSV and TSV with a header row."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from kogata.core.artifact import Document
+from kogata.core.stage import Account
+from kogata.engine.files import InputFile
+from kogata.engine.readers._common import LONGEST, LOOK, ReadOptions, Sample, decoder_of, head_of, lines_of
+from kogata.engine.readers.jsonl import rows_to_documents
+
+SUFFIXES = (".csv", ".tsv", ".tab")
+
+
+def read(file: InputFile, options: ReadOptions, account: Account) -> Iterator[Document]:
+    """Yields one document a row; a row with more or fewer fields than the header is rejected."""
+    decoder = decoder_of(file, options)
+    with decoder.stream:
+        lines = (line for _, line, _ in lines_of(decoder.blocks()))
+        yield from rows_to_documents(_rows(file, lines, account), file, options, account)
+    account.read_bytes += decoder.read_bytes
+
+
+def _rows(file: InputFile, lines: Iterable[str], account: Account) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    csv.field_size_limit(LONGEST)
+    lines = iter(lines)
+    first = next((line for line in lines if line.strip("\ufeff \r\n")), "")
+    separator = _separator(first, file)
+    rows = csv.reader(_chain(first.lstrip("\ufeff"), lines), delimiter=separator)
+    header: list[str] | None = None
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            account.reject(
+                "bad CSV row", Document(f"{file.name}:{rows.line_num}", "", source=file.name), str(error)
+            )
+            continue
+        if not row:
+            continue
+        if header is None:
+            header = [name.strip() for name in row]
+            continue
+        if len(row) != len(header):
+            text = separator.join(row)
+            account.reject(
+                "wrong number of fields",
+                Document(f"{file.name}:{rows.line_num}", text[:200], source=file.name),
+                f"{len(row)} fields, the header has {len(header)}",
+            )
+            continue
+        yield rows.line_num, dict(zip(header, row, strict=True))
+
+
+def _chain(first: str, lines: Iterator[str]) -> Iterator[str]:
+    yield first
+    for line in lines:
+        yield line.replace("\0", "") if "\0" in line else line
+
+
+def _separator(header: str, file: InputFile) -> str:
+    if file.suffix in (".tsv", ".tab"):
+        return "\t"
+    return max(",;\t", key=header.count)
+
+
+def sample(file: InputFile, options: ReadOptions, look: int = LOOK) -> Sample:
+    """Looks at the beginning of a file; raises as `read` would when no column holds the text."""
+    text, read_bytes = head_of(file, options, look)
+    account = Account()
+    lines = [line + "\n" for line in text.split("\n")]
+    whole = lines[:-1] if len(lines) > 2 else lines
+    texts = [
+        document.text
+        for document in rows_to_documents(_rows(file, iter(whole), account), file, options, account)
+    ]
+    joined = "\n".join(texts)
+    used = len("".join(whole)) / max(1, len(text))
+    return Sample(
+        read=max(1, round(read_bytes * used)),
+        documents=len(texts),
+        bytes=len(joined.encode("utf-8", "surrogatepass")),
+        characters=len(joined),
+        text=joined,
+    )

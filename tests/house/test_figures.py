@@ -41,7 +41,7 @@ def test_no_measured_figure_is_typed_by_hand(figures: ModuleType) -> None:
     )
     wrong: list[str] = []
     for path in [*ROOT.glob("README*.md"), *(ROOT / "docs").rglob("*.md")]:
-        if "decisions" in path.parts:
+        if "decisions" in path.parts or path.name == "stages.md":  # the latter is written from the cards
             continue
         text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
         text = figures.IN_PAGES.sub("", text)

@@ -1,0 +1,177 @@
+"""English novels from scratch: Kogata's default against Hugging Face Trainer, at equal and at a third of its wall-clock.
+
+Both sides start from the same text and are scored by the same code on the same held-out novels, from the
+exported Hugging Face folder, as bits per byte. Each side tries three learning rates at the first seed and
+takes its best to the others. The clock runs from data in memory to final weights; Kogata's includes its
+probes, statistics and compiling, the peer's is Trainer.train alone.
+
+    python benchmarks/bench_novels.py --full [--corpus FOLDER]
+"""
+
+from __future__ import annotations
+
+import gzip
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import common
+
+PEER_SHAPE = {"batch": 8, "layers": 3, "width": 192, "heads": 3}
+PEER_RATES = [1.5e-3, 3e-3, 6e-3]
+OUR_RATES = [0.5, 1.0, 2.0]
+"""Factors on our automatic learning rate."""
+PEER_VOCABULARY = 4096
+
+
+def main() -> None:
+    """Runs both sides in turn and writes novels.json."""
+    options = common.arguments(__doc__ or "", ("--corpus", {"help": "folder with prose/ and heldout/"}))
+    corpus = common.corpus_folder(options.corpus)
+    if corpus is not None:
+        train = str(corpus / "prose" / "*.txt.gz")
+        held = str(corpus / "heldout" / "val-fiction-*.txt.gz")
+    else:
+        train = str(common.ROOT / "examples" / "data" / "novels" / "*.txt.gz")
+        held = str(common.ROOT / "examples" / "data" / "novels-heldout" / "*.txt.gz")
+    seconds = 288.0 if options.full else 60.0
+    seeds = [0, 1, 2] if options.full else [0]
+    rates = (PEER_RATES, OUR_RATES) if options.full else ([3e-3], [1.0])
+    with common.empty_store() as folder:
+        result = compare(folder, train, held, seconds, seeds, *rates)
+    result["corpus"] = "100 English novels (50 train, 3 held out)" if corpus else "examples/data/novels"
+    common.write_result("novels" if options.full else "novels-quick", result)
+
+
+def compare(
+    folder: Path, train: str, held: str, seconds: float, seeds: list[int], peer_rates: list[float], our_rates: list[float]
+) -> dict[str, Any]:
+    """Runs both sides, alternating, and gives their raw values."""
+    python = common.environment("hf", ["torch==2.13.0", "transformers==5.23.0", "accelerate", "numpy"])
+    files, texts = prepare_peer(folder, train, held)
+    peer: list[dict[str, Any]] = []
+    ours: list[dict[str, Any]] = []
+    third: list[dict[str, Any]] = []
+    for peer_rate, factor in zip(peer_rates, our_rates, strict=True):
+        peer.append(run_peer(python, folder, files, texts, seconds, peer_rate, seeds[0]))
+        show("peer", peer[-1])
+        ours.append(run_ours(folder, train, held, texts, seconds, factor, seeds[0]))
+        show("kogata", ours[-1])
+    peer_rate = min(peer, key=lambda row: row["bits_per_byte"])["lr"]
+    factor = min(ours, key=lambda row: row["bits_per_byte"])["factor"]
+    third.append(run_ours(folder, train, held, texts, seconds / 3, factor, seeds[0]))
+    show("kogata, a third", third[-1])
+    for seed in seeds[1:]:
+        ours.append(run_ours(folder, train, held, texts, seconds, factor, seed))
+        show("kogata", ours[-1])
+        peer.append(run_peer(python, folder, files, texts, seconds, peer_rate, seed))
+        show("peer", peer[-1])
+        third.append(run_ours(folder, train, held, texts, seconds / 3, factor, seed))
+        show("kogata, a third", third[-1])
+    best = {"peer": [r for r in peer if r["lr"] == peer_rate], "kogata": [r for r in ours if r["factor"] == factor]}
+    gaps = [a["bits_per_byte"] - b["bits_per_byte"] for a, b in zip(best["peer"], best["kogata"], strict=True)]
+    return {
+        "seconds": seconds,
+        "seeds": seeds,
+        "arms": {"peer": best["peer"], "kogata": best["kogata"], "kogata_third": third},
+        "sweep": {"peer": peer[: len(peer_rates)], "kogata": ours[: len(our_rates)]},
+        "chosen": {"peer_lr": peer_rate, "kogata_factor": factor},
+        "gain_bits_per_byte": gaps,
+        "reached_in_a_third": [t["bits_per_byte"] <= p["bits_per_byte"] for t, p in zip(third, best["peer"], strict=True)],
+        "peer": {"name": "transformers Trainer, Llama, AdamW, cosine", "vocabulary": PEER_VOCABULARY, **PEER_SHAPE},
+        "median_gain": statistics.median(gaps),
+    }
+
+
+def prepare_peer(folder: Path, train: str, held: str) -> tuple[dict[str, Path], list[str]]:
+    """Encodes the text as the peer's user would: byte-level BPE, an end token before each novel."""
+    import glob
+
+    import numpy as np
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    texts = [gzip.open(name, "rt", encoding="utf-8").read() for name in sorted(glob.glob(train))]
+    heldout = [gzip.open(name, "rt", encoding="utf-8").read() for name in sorted(glob.glob(held))]
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(texts, vocab_size=PEER_VOCABULARY, special_tokens=["<eos>"])
+    tokenizer.save(str(folder / "peer.json"))
+    ids: list[int] = []
+    for text in texts:
+        ids += [0, *tokenizer.encode(text).ids]
+    np.array(ids, dtype=np.uint16).tofile(folder / "peer.bin")
+    wrapped = PreTrainedTokenizerFast(tokenizer_file=str(folder / "peer.json"), eos_token="<eos>", bos_token="<eos>")
+    wrapped.save_pretrained(folder / "peer-tokenizer")
+    return {"tokens": folder / "peer.bin", "tokenizer": folder / "peer-tokenizer"}, heldout
+
+
+def run_peer(
+    python: Path, folder: Path, files: dict[str, Path], texts: list[str], seconds: float, lr: float, seed: int
+) -> dict[str, Any]:
+    """Trains the peer once and scores its folder."""
+    out = folder / f"peer-{lr}-{seed}"
+    shape = PEER_SHAPE
+    words = [str(files["tokens"]), str(PEER_VOCABULARY), str(out), str(seconds)]
+    words += [str(shape[name]) for name in ("batch", "layers", "width", "heads")] + [str(lr), str(seed)]
+    row = common.run_peer(python, str(common.ROOT / "benchmarks" / "peers" / "hf_pretrain.py"), *words, cwd=folder)
+    for path in files["tokenizer"].iterdir():
+        (out / path.name).write_bytes(path.read_bytes())
+    return {"lr": lr, "seed": seed, **row, "bits_per_byte": score(out, texts)}
+
+
+def run_ours(
+    folder: Path, train: str, held: str, texts: list[str], seconds: float, factor: float, seed: int
+) -> dict[str, Any]:
+    """Trains Kogata's default once, within the same seconds, and scores the exported folder."""
+    name = f"ours-{seconds:.0f}-{factor}-{seed}"
+    path = common.recipe(
+        folder,
+        name,
+        {
+            "seed": seed,
+            "stages": [
+                {"data.read": {"path": train, "heldout": held}},
+                {"tokenizer.train": {}},
+                {"tokenizer.encode": {}},
+                {"train.pretrain": {"time": f"{seconds}s", "lr_factor": factor}},
+                {"export": {"formats": ["hf"]}},
+            ],
+        },
+    )
+    common.kogata("run", str(path), cwd=folder)
+    from kogata.runtime.ledger import read_receipts
+
+    run = folder / "runs" / name
+    receipt = next(item for item in read_receipts(run) if item.stage == "train.pretrain")
+    assert receipt.cost is not None
+    training = receipt.facts["training"]
+    return {
+        "factor": factor,
+        "seed": seed,
+        "wall_seconds": receipt.cost.seconds,
+        "steps": training["steps"],
+        "tokens_per_second": training["tokens"] / (receipt.cost.seconds or 1.0),
+        "parameters": receipt.facts["parameters"],
+        "architecture": receipt.facts["architecture"],
+        "bits_per_byte": score(run / "model", texts),
+    }
+
+
+def score(folder: Path, texts: list[str]) -> float:
+    """Scores a Hugging Face folder with plain transformers: bits per byte at a window of 256."""
+    from kogata.engine.evaluate import bits_per_byte
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return bits_per_byte(model, tokenizer, texts, window=256)["value"]
+
+
+def show(side: str, row: dict[str, Any]) -> None:
+    """Says how a run went."""
+    print(f"{side}: {row['bits_per_byte']:.4f} bits per byte in {row['wall_seconds']:.0f} s", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from kogata.core.errors import DataError
-from kogata.engine.convert import fill, save_decoder, write_json
+from kogata.engine.convert import fill, save_decoder
 from kogata.engine.gguf_header import GgufHeader, TensorPlace, read_header, spec_from_gguf
+from kogata.engine.hf_folder import write_json
 from kogata.nn.decoder import Decoder
 from kogata.nn.spec import ModelSpec
 
@@ -90,7 +91,16 @@ _ROLES = {"bos": "bos", "eos": "eos", "pad": "padding"}
 
 
 def write_tokenizer(header: GgufHeader, folder: Path) -> None:
-    """Writes `tokenizer.json` and `tokenizer_config.json` from a GGUF file's own vocabulary.
+    """Writes `tokenizer.json` and `tokenizer_config.json` from a GGUF file's own vocabulary."""
+    tokenizer, config = build_tokenizer(header)
+    beside = folder / "tokenizer.json.part"
+    tokenizer.save(str(beside))
+    beside.replace(folder / "tokenizer.json")
+    write_json(folder / "tokenizer_config.json", config)
+
+
+def build_tokenizer(header: GgufHeader) -> tuple[Any, dict[str, Any]]:
+    """Rebuilds a GGUF file's tokenizer (`tokenizers.Tokenizer`) and what stands in tokenizer_config.json.
 
     Raises:
         DataError: it is no byte-level BPE whose pre-tokeniser we know.
@@ -116,15 +126,15 @@ def write_tokenizer(header: GgufHeader, folder: Path) -> None:
         BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=merges, ignore_merges=pattern == _LLAMA3)
     )
     if pattern == _QWEN2:
-        tokenizer.normalizer = normalizers.NFC()  # type: ignore[assignment]
+        tokenizer.normalizer = normalizers.NFC()
     steps: list[Any] = [pre_tokenizers.Digits(individual_digits=True)] if digits else []
     if pattern is not None:
         from tokenizers import Regex
 
         steps.append(pre_tokenizers.Split(Regex(pattern), behavior="isolated"))
     steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)  # type: ignore[assignment]
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    tokenizer.decoder = decoders.ByteLevel()
     # 3: control tokens, 4: the user's own. Both are matched whole; control tokens are special.
     for kind, special in ((3, True), (4, False)):
         chosen = [token for token, one in zip(tokens, kinds, strict=True) if one == kind]
@@ -138,10 +148,7 @@ def write_tokenizer(header: GgufHeader, folder: Path) -> None:
             config[f"{short}_token"] = tokens[index]
     if settings.get("tokenizer.chat_template"):
         config["chat_template"] = settings["tokenizer.chat_template"]
-    beside = folder / "tokenizer.json.part"
-    tokenizer.save(str(beside))
-    beside.replace(folder / "tokenizer.json")
-    write_json(folder / "tokenizer_config.json", config)
+    return tokenizer, config
 
 
 def _peer_name(name: str) -> str:

@@ -24,6 +24,8 @@ OPTIONAL_MODULES = {
     "fcntl",
 }
 """Looked for, used if there, and asked of nobody."""
+COMPANIONS = {"pydantic_core": "pydantic", "markupsafe": "jinja2"}
+"""Modules that come with a declared one and are a part of how it is used."""
 
 
 def module_of(requirement: str) -> str:
@@ -59,7 +61,9 @@ def test_what_is_imported_is_declared() -> None:
     extras = [item for some in PROJECT["optional-dependencies"].values() for item in some]
     declared = {module_of(item) for item in [*PROJECT["dependencies"], *extras]}
     missing = {
-        f"{name} ({place})" for name, place in imported().items() if name not in declared | OPTIONAL_MODULES
+        f"{name} ({place})"
+        for name, place in imported().items()
+        if COMPANIONS.get(name, name) not in declared | OPTIONAL_MODULES
     }
     assert not missing, f"not in pyproject.toml: {', '.join(sorted(missing))}"
 

@@ -14,8 +14,8 @@ document.querySelectorAll("[data-plot]").forEach((area) => {
     data.series.forEach((series, number) => {
       let near = series.points[0];
       for (const point of series.points) if (Math.abs(point[0] - at) < Math.abs(near[0] - at)) near = point;
-      if (number === 0) { where = near; lines.push(data.xname + " " + near[3]); }
-      lines.push(data.series.length > 1 ? series.name + " " + near[2] : near[2]);
+      if (number === 0) { where = near; lines.push(data.xname + " " + near[2]); }
+      lines.push(data.series.length > 1 ? series.name + " " + near[1] : near[1]);
     });
     tip.replaceChildren(...lines.flatMap((text, i) => i ? [document.createElement("br"), text] : [text]));
     hair.style.display = tip.style.display = "block";

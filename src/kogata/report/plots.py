@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 WIDTH, HEIGHT = 1000, 400
 MAX_POINTS = 480
@@ -35,6 +35,7 @@ class Axis:
     write: Callable[[float], str] = field(default=lambda value: f"{value:g}")
     low: float | None = None
     high: float | None = None
+    ticks: Callable[[float, float, int], list[float]] = field(default=lambda *range_: ticks(*range_))
 
 
 def line_plot(series: Sequence[Series], x: Axis, y: Axis, *, title: str, small: bool = False) -> Markup:
@@ -47,9 +48,9 @@ def line_plot(series: Sequence[Series], x: Axis, y: Axis, *, title: str, small: 
     ys = [point[1] for line in kept for point in line.points]
     x_low, x_high = _range(xs, x)
     y_low, y_high = _range(ys, y)
-    if y.low is None and y.high is None or y_high - y_low < 1e-12:
-        margin = 0.06 * (y_high - y_low) or 0.5
-        y_low, y_high = y_low - (margin if y.low is None else 0), y_high + margin
+    margin = 0.06 * (y_high - y_low)
+    y_low -= margin if y.low is None else 0
+    y_high += margin if y.high is None else 0
     to_x = _scale(x_low, x_high, WIDTH)
     to_y = _scale(y_low, y_high, HEIGHT)
 
@@ -62,9 +63,9 @@ def line_plot(series: Sequence[Series], x: Axis, y: Axis, *, title: str, small: 
         level = HEIGHT - to_y(value)
         shapes.append(f'<path class="grid" d="M0 {level:.1f}H{WIDTH}"/>')
         marks.append(_mark("y", f"top:{100 * level / HEIGHT:.2f}%", y.write(value)))
-    for value in ticks(x_low, x_high, 3 if small else 6):
+    for number, value in enumerate(x.ticks(x_low, x_high, 3 if small else 6)):
         place = 100 * to_x(value) / WIDTH
-        marks.append(_mark("x", f"left:{place:.2f}%", x.write(value)))
+        marks.append(_mark("x odd" if number % 2 else "x", f"left:{place:.2f}%", x.write(value)))
     for line in kept:
         if line.dots:
             dots = "".join(f"M{at(point)}h0" for point in line.points)
@@ -77,21 +78,18 @@ def line_plot(series: Sequence[Series], x: Axis, y: Axis, *, title: str, small: 
             shapes.append(f'<path class="{style} {line.colour}" d="{joined}"/>')
     shown = [line for line in kept if not line.faint]
     data = {
-        "x": [x_low, x_high],
-        "y": [y_low, y_high],
         "xname": x.name,
         "series": [
             {
                 "name": line.name,
-                "colour": line.colour,
                 "points": [
-                    [round(100 * to_x(p[0]) / WIDTH, 2), round(100 - 100 * to_y(p[1]) / HEIGHT, 2), y.write(p[1]), x.write(p[0])]
-                    for p in line.points
+                    [round(100 * to_x(at_x) / WIDTH, 2), y.write(at_y), x.write(at_x)]
+                    for at_x, at_y in line.points
                 ],
             }
             for line in shown
         ],
-    }  # fmt: skip
+    }
     legend = Markup("").join(
         Markup('<span class="key {}">{}</span>').format(line.colour, line.name)
         for line in shown
@@ -99,12 +97,20 @@ def line_plot(series: Sequence[Series], x: Axis, y: Axis, *, title: str, small: 
     )
     return Markup(
         '<figure class="plot{}"><figcaption><b>{}</b><span class="keys">{}</span></figcaption>'
-        '<div class="area" data-plot="{}"><svg viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>{}</div>'
-        '<div class="xname">{}</div></figure>'
+        '<div class="area" data-plot="{}">'
+        '<svg viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>'
+        "{}</div></figure>"
     ).format(
-        " small" if small else "", title, legend, json.dumps(data, ensure_ascii=False, separators=(",", ":")),
-        WIDTH, HEIGHT, title, Markup("".join(shapes)), Markup("").join(marks), x.name,
-    )  # fmt: skip
+        " small" if small else "",
+        title,
+        legend,
+        json.dumps(data, ensure_ascii=False, separators=(",", ":")),
+        WIDTH,
+        HEIGHT,
+        title,
+        Markup("".join(shapes)),
+        Markup("").join(marks),
+    )
 
 
 def _mark(kind: str, place: str, text: str) -> Markup:
@@ -137,16 +143,25 @@ def ticks(low: float, high: float, wanted: int) -> list[float]:
     return [round(n * step, 12) for n in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def time_ticks_text(seconds: float) -> str:
-    """Writes a time on an axis: `0`, `40s`, `2min`, `1h30`."""
-    if seconds < 0.5:
-        return "0" if seconds < 0.0005 else f"{seconds:.2g}s"
+CLOCK_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
+
+
+def clock_ticks(low: float, high: float, wanted: int) -> list[float]:
+    """Chooses times that people count in: halves and quarters of minutes and hours."""
+    raw = (high - low) / max(wanted, 1)
+    if raw < 1:
+        return ticks(low, high, wanted)
+    step = min(CLOCK_STEPS, key=lambda size: abs(math.log(size / raw)))
+    return [float(n * step) for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def clock_text(seconds: float) -> str:
+    """Writes a time on an axis as a clock does: `0:30`, `2:05`, `1:02:05`; parts of a second as they are."""
+    if seconds % 1 > 1e-6 and seconds < 10:
+        return f"{seconds:.2g}s"
     whole = round(seconds)
-    if whole < 120:
-        return f"{whole}s"
-    if whole < 7200:
-        return f"{whole // 60}min{f' {whole % 60}s' if whole % 60 else ''}"
-    return f"{whole // 3600}h{f'{whole % 3600 // 60:02d}' if whole % 3600 // 60 else ''}"
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def thin(points: Sequence[Point], most: int = MAX_POINTS) -> list[Point]:
@@ -159,15 +174,17 @@ def thin(points: Sequence[Point], most: int = MAX_POINTS) -> list[Point]:
     return [*means[:-1], points[-1]]
 
 
-def smooth(points: Sequence[Point], half_life: float) -> list[Point]:
-    """Averages a line exponentially over so many points, without the pull of its start."""
-    keep = 0.5 ** (1 / max(half_life, 1e-9))
-    total = weight = 0.0
+def smooth(points: Sequence[Point], reach: int) -> list[Point]:
+    """Averages each point with as many before as after it: at most `reach`, few near the ends."""
+    kept = _finite(points)
+    sums = [0.0]
+    for _, y in kept:
+        sums.append(sums[-1] + y)
     found: list[Point] = []
-    for x, y in points:
-        if math.isfinite(y):
-            total, weight = keep * total + y, keep * weight + 1
-            found.append((x, total / weight))
+    for position, (x, _) in enumerate(kept):
+        near = min(reach, position // 4, len(kept) - 1 - position)
+        low, high = position - near, position + near + 1
+        found.append((x, (sums[high] - sums[low]) / (high - low)))
     return found
 
 
@@ -181,6 +198,3 @@ def bar(value: float, most: float, *, mark: float | None = None, style: str = "a
     where = 100 * min(mark / most, 1.0) if mark is not None and most > 0 else None
     at = Markup('<i style="left:{}%"></i>').format(f"{where:.2f}") if where is not None else Markup("")
     return Markup('<div class="bar {}"><b style="width:{}%"></b>{}</div>').format(style, f"{part:.2f}", at)
-
-
-__all__ = ["Axis", "Series", "bar", "escape", "line_plot", "smooth", "thin", "ticks", "time_ticks_text"]

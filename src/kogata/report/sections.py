@@ -1,4 +1,4 @@
-"""The sections of a run's page, as plain rows for the template. Text from data stays text: the template escapes it."""
+"""The sections of a run's page, as plain rows. Text from data stays text: the template escapes it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def joules_text(cost: Cost) -> str:
     """Writes an energy range; `–` when not measured."""
     if cost.joules is None:
         return "–"
-    return f"{format_joules(cost.joules.low)}–{format_joules(cost.joules.high)}"
+    low, high = format_joules(cost.joules.low), format_joules(cost.joules.high)
+    unit = re.sub(r"[\d.e+]", "", high)
+    return f"{low.removesuffix(unit) if re.sub(r'[0-9.e+]', '', low) == unit else low}–{high}"
 
 
 # The figures on top

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from kogata.core.amounts import format_count, format_seconds
 from kogata.core.receipt import Receipt
 from kogata.report.facts import bytes_per_token
-from kogata.report.plots import Axis, Point, Series, line_plot, smooth, time_ticks_text
+from kogata.report.plots import Axis, Point, Series, clock_text, clock_ticks, line_plot, smooth
 
 HEAD_SHARE = 0.04
 """The steep beginning, which may run off the top of the plot, so that the rest can be told apart."""
@@ -47,13 +47,15 @@ def _points(rows: Sequence[dict[str, Any]], x: str, y: str, factor: float = 1.0)
 def _part(label: str, rows: list[dict[str, Any]], density: float | None) -> dict[str, Any] | None:
     timed = sum(isinstance(row.get("seconds"), int | float) for row in rows) > len(rows) / 2
     x_name = "seconds" if timed else "step"
-    x = Axis(name="after" if timed else "step", write=time_ticks_text if timed else format_count, low=0.0)
+    x = Axis(name="step", write=format_count, low=0.0)
+    if timed:
+        x = Axis(name="at", write=clock_text, low=0.0, ticks=clock_ticks)
     factor = 1 / math.log(2) / density if density else 1.0
     raw = _points(rows, x_name, "loss", factor)
     heldout = _points(rows, x_name, "heldout_bits_per_byte")
     if not raw and not heldout:
         return None
-    lines = smooth(raw, half_life=max(1.0, len(raw) / 60))
+    lines = smooth(raw, reach=max(1, len(raw) // 40))
     unit = "bits per byte" if density else "nats per token"
     loss = Markup("")
     if raw:
@@ -70,26 +72,24 @@ def _part(label: str, rows: list[dict[str, Any]], density: float | None) -> dict
         y = Axis(name="bits per byte", write=lambda value: f"{value:.3g}")
         dots = [Series(name="held-out", points=heldout, colour="b", dots=True)]
         loss += line_plot(dots, x, y, title="Held-out, bits per byte")
+    rate = Axis(name="", write=lambda value: f"{value:.2g}", low=0.0)
+    speed = Axis(name="", write=format_count, low=0.0)
     small = [
         line_plot([Series(name=title, points=points, colour="c")], x, axis, title=title, small=True)
-        for title, points, axis in (
-            ("Learning rate", _points(rows, x_name, "lr"), Axis(name="", write=lambda v: f"{v:.2g}", low=0.0)),
-            ("Tokens per second", _points(rows, x_name, "tokens_per_second"), Axis(name="", write=format_count, low=0.0)),
-            ("Gradient norm", _points(rows, x_name, "grad_norm"), _norm_axis(rows)),
+        for title, name, axis in (
+            ("Learning rate", "lr", rate),
+            ("Tokens per second", "tokens_per_second", speed),
+            ("Gradient norm", "grad_norm", _norm_axis(rows)),
         )
-        if points
-    ]  # fmt: skip
+        if (points := _points(rows, x_name, name))
+    ]
+    note = "Training loss is of the batch at hand; held-out is of whole documents, by the rule of the score."
     return {
         "label": label,
         "summary": _summary(rows),
         "loss": loss,
         "small": small,
-        "note": (
-            "Training loss is of the batch at hand; held-out is measured on whole documents by the rule of the "
-            "score beside it."
-            if density and heldout and raw
-            else None
-        ),
+        "note": note if density and heldout and raw else None,
     }
 
 

@@ -1,0 +1,363 @@
+"""The training loop. There is no other.
+
+It takes plain objects: an objective (a batch's loss), a sampler (the batches), an optimiser, a schedule
+(how fast, and when it is over) and techniques that act at named points. It adds gradients over parts and
+processes, checks them, writes metrics, saves checkpoints, and stops when asked.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import os
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from kogata.core.errors import DataError, RecipeError, Stopped
+from kogata.core.stage import Bench
+from kogata.engine.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    random_state,
+    save_checkpoint,
+    set_random_state,
+)
+from kogata.engine.parallel import Group
+from kogata.engine.sampler import Batch, Sampler
+from kogata.engine.schedule import Schedule
+from kogata.nn.optim import Optimiser
+
+HELDOUT_LOOKS = 8
+"""How often a run looks at its held-out sample."""
+TIMED = ("seconds", "tokens_per_second", "gemm_share")
+"""Columns of a metrics row that differ between two runs of the same key."""
+
+
+class Objective(Protocol):
+    """Computes the loss of a batch: scale · Σ weight · nats, ready for `backward`."""
+
+    def __call__(self, batch: Batch, scale: float) -> Tensor: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """Where training stands, as a technique sees it."""
+
+    step: int
+    progress: float
+    """Share of training done, 0 to 1."""
+    factor: float
+    """The schedule's."""
+    model: nn.Module
+    optimiser: Optimiser
+
+
+class Technique:
+    """Something that acts during training; overrides the points it needs."""
+
+    name = "technique"
+
+    def begin(self, moment: Moment) -> None:
+        """Called once, before the first step (after a resume: with the model as it was saved)."""
+
+    def before_forward(self, moment: Moment) -> None:
+        """Called before the step's forward passes."""
+
+    def gradients(self, moment: Moment) -> None:
+        """Called when the whole step's gradients stand, before their norm and the optimiser."""
+
+    def after_step(self, moment: Moment) -> None:
+        """Called when the weights have changed."""
+
+    def end(self, moment: Moment) -> None:
+        """Called once, after the last step, before the weights are saved."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Gives what a resumed run needs."""
+        return {}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Puts it back."""
+
+
+@dataclass(kw_only=True)
+class Training:
+    """Everything a training run is made of."""
+
+    model: nn.Module
+    objective: Objective
+    sampler: Sampler
+    optimiser: Optimiser
+    schedule: Schedule
+    techniques: Sequence[Technique] = ()
+    group: Group = field(default_factory=Group)
+    clip: float | None = None
+    """Gradients longer than this are shortened to it."""
+    heldout: Callable[[], float] | None = None
+    """Bits per byte of a small held-out sample; has no effect on the run."""
+    flops_per_token: float = 0.0
+    checkpoint_steps: int | None = None
+    """Steps between checkpoints; None: as seldom as `checkpoint_seconds` says."""
+    checkpoint_seconds: float = 30.0
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Outcomes of measurements, kept in the checkpoint: a resumed run takes them from there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a training run came to."""
+
+    steps: int
+    tokens: int
+    epochs: float
+    loss: float
+    """Nats per token, the mean of the last tenth of the steps."""
+    seconds: float
+    metrics: Path
+    """Every step's row, as JSON lines."""
+    resumed: int | None
+    """The step it was resumed at."""
+
+
+def train(run: Training, bench: Bench) -> Outcome:
+    """Runs to the end of the schedule, from the newest checkpoint if there is one.
+
+    Raises:
+        Stopped: someone asked to stop; a checkpoint was written.
+        DataError: no token of a batch counts.
+        RecipeError: the loss or a gradient is not finite.
+    """
+    return _Loop(run, bench).go()
+
+
+class _Loop:
+    def __init__(self, run: Training, bench: Bench) -> None:
+        self.run, self.bench = run, bench
+        self.parameters = run.optimiser.parameters()
+        self.step, self.tokens, self.spent = 0, 0, 0.0
+        self.losses = array("d")
+        self.before = 0.0
+        self.resumed: int | None = None
+        self.metrics: IO[str] | None = None
+
+    def go(self) -> Outcome:
+        run = self.run
+        checkpoint = load_checkpoint(self.bench.checkpoints)
+        if checkpoint is not None:
+            self._resume(checkpoint)
+        self.started = self.saved = self.bench.clock.now()
+        self.looked = -1.0
+        for technique in run.techniques:
+            technique.begin(self._moment(1.0, 0.0))
+        self._open_metrics()
+        try:
+            while self._one():
+                if self.step == (self.resumed or 0) + 1:
+                    gc.collect()
+                    gc.freeze()  # What lives now lives to the end: the collector need not walk it again.
+        finally:
+            gc.unfreeze()
+            if self.metrics:
+                self.metrics.close()
+        for technique in run.techniques:
+            technique.end(self._moment(0.0, 1.0))
+        recent = self.losses[-max(1, len(self.losses) // 10) :]
+        return Outcome(
+            steps=self.step,
+            tokens=self.tokens,
+            epochs=run.sampler.epochs,
+            loss=sum(recent) / max(1, len(recent)),
+            seconds=self._seconds(),
+            metrics=self.bench.checkpoints / "metrics.jsonl",
+            resumed=self.resumed,
+        )
+
+    def _one(self) -> bool:
+        """Takes one step; False when there is none to take."""
+        run, group = self.run, self.run.group
+        ahead = run.schedule.next(self.step) if group.rank == 0 else None
+        factor, progress = ahead or (0.0, 0.0)
+        stop, going = self.bench.stopping(), ahead is not None
+        if group.world > 1:
+            told = group.share_numbers([going, factor, progress, stop, self._due()])
+            going, factor, progress, stop = bool(told[0]), told[1], told[2], bool(told[3])
+            due = bool(told[4])
+        else:
+            due = self._due()
+        if stop and going:
+            self._save()
+            raise Stopped(
+                f"stopped at step {self.step}", remedy="the same command goes on from here; nothing is lost"
+            )
+        if not going:
+            return False
+        if due:
+            self._save()
+        moment = self._moment(factor, progress)
+        for technique in run.techniques:
+            technique.before_forward(moment)
+        loss, tokens = self._gradients()
+        for technique in run.techniques:
+            technique.gradients(moment)
+        norm = self._norm()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise RecipeError(
+                f"training diverged: step {self.step + 1} has a loss of {loss} and a gradient of length {norm}",
+                where=f"stage {self.bench.label}",
+                found=f"lr {run.optimiser.lr * factor:.3g}",
+                remedy="lower `lr` (halve it), or lengthen `warmup`",
+            )
+        run.optimiser.step(factor, progress)
+        for technique in run.techniques:
+            technique.after_step(moment)
+        run.optimiser.clear()
+        run.schedule.done(self.step)
+        self.step += 1
+        self.tokens += tokens
+        self._report(loss, norm, factor, progress, tokens)
+        return True
+
+    def _gradients(self) -> tuple[float, int]:
+        run, group = self.run, self.run.group
+        batch = run.sampler.take(group.rank, group.world)
+        if batch.count <= 0:
+            raise DataError(
+                "no token of the batch would be trained",
+                where=f"stage {self.bench.label}, step {self.step + 1}",
+                found="every target is masked",
+                expected="at least one token that counts",
+                remedy="check the columns, the mask and the context: answers may be cut off",
+            )
+        total = 0.0
+        for part in batch.parts:
+            loss = run.objective(part, 1.0 / batch.count)
+            loss.backward()
+            total += float(loss.detach())
+        (total,) = group.sum_gradients(self.parameters, [total])
+        return total, batch.tokens
+
+    def _norm(self) -> float:
+        grads = [p.grad for p in self.parameters if p.grad is not None]
+        norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))))
+        if self.run.clip is not None and norm > self.run.clip:
+            torch._foreach_mul_(grads, self.run.clip / norm)
+        return norm
+
+    def _moment(self, factor: float, progress: float) -> Moment:
+        run = self.run
+        return Moment(
+            step=self.step, progress=progress, factor=factor, model=run.model, optimiser=run.optimiser
+        )
+
+    def _seconds(self) -> float:
+        return self.spent + self.bench.clock.now() - self.started
+
+    def _report(self, loss: float, norm: float, factor: float, progress: float, tokens: int) -> None:
+        bench, run = self.bench, self.run
+        seconds = self._seconds()
+        pace, self.before = seconds - self.before, seconds
+        rate = tokens / pace if pace > 0 else None
+        row: dict[str, Any] = {
+            "stage": bench.label,
+            "step": self.step,
+            "tokens": self.tokens,
+            "seconds": round(seconds, 3),
+            "loss": round(loss, 6),
+            "lr": run.optimiser.lr * factor,
+            "grad_norm": round(norm, 6),
+            "tokens_per_second": None if rate is None else round(rate, 1),
+            "gemm_share": None,
+        }
+        if rate and bench.machine.gemm_flops and run.flops_per_token:
+            row["gemm_share"] = round(rate * run.flops_per_token / bench.machine.gemm_flops, 4)
+        if run.heldout is not None and math.floor(progress * HELDOUT_LOOKS) != self.looked and self.step > 1:
+            self.looked = math.floor(progress * HELDOUT_LOOKS)
+            row["heldout_bits_per_byte"] = round(run.heldout(), 5)
+        self.losses.append(loss)
+        bench.count(tokens=tokens, flops=tokens * run.flops_per_token)
+        if run.group.rank:
+            return
+        if self.metrics:
+            self.metrics.write(json.dumps(row, ensure_ascii=False) + "\n")
+        bench.metric(row)
+        bench.progress(progress, 1.0, **{key: row[key] for key in ("step", "loss", "lr", "tokens_per_second")})
+
+    def _due(self) -> bool:
+        run = self.run
+        if self.step == (self.resumed or 0):
+            return False
+        if run.checkpoint_steps is not None:
+            return self.step % run.checkpoint_steps == 0
+        return self.bench.clock.now() - self.saved >= run.checkpoint_seconds
+
+    def _open_metrics(self) -> None:
+        if self.run.group.rank:
+            return
+        folder = self.bench.checkpoints
+        folder.mkdir(parents=True, exist_ok=True)
+        path, beside = folder / "metrics.jsonl", folder / "metrics.part"
+        # Rows written after the checkpoint are of steps that are taken again.
+        kept = path.read_text(encoding="utf-8").splitlines()[: self.step] if path.exists() else []
+        beside.write_text("".join(row + "\n" for row in kept), encoding="utf-8")
+        os.replace(beside, path)
+        self.losses.extend(json.loads(row)["loss"] for row in kept)
+        self.metrics = path.open("a", encoding="utf-8")
+
+    def _save(self) -> None:
+        run = self.run
+        if run.group.rank == 0:
+            if self.metrics:
+                self.metrics.flush()
+            tensors = {f"model.{name}": tensor for name, tensor in _own_state(run.model).items()}
+            tensors |= {f"optimiser.{name}": tensor for name, tensor in run.optimiser.state().items()}
+            for technique in run.techniques:
+                tensors |= {f"{technique.name}:{name}": t for name, t in technique.state().items()}
+            facts = {
+                "tokens": self.tokens,
+                "spent": self._seconds(),
+                "sampler": run.sampler.state(),
+                "schedule": run.schedule.state(),
+                "facts": run.facts,
+            }
+            save_checkpoint(self.bench.checkpoints, self.step, tensors | random_state(), facts)
+        run.group.wait()
+        self.saved = self.bench.clock.now()
+
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        run, tensors, facts = self.run, checkpoint.tensors, checkpoint.facts
+
+        def below(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+
+        saved = below("model.")
+        with torch.no_grad():
+            for name, held in _own_state(run.model).items():
+                held.copy_(saved[name])
+        run.optimiser.load(below("optimiser."))
+        for technique in run.techniques:
+            technique.load(below(f"{technique.name}:"))
+        run.sampler.load(facts["sampler"])
+        run.schedule.load(facts["schedule"])
+        run.facts.update(facts["facts"])
+        set_random_state(tensors)
+        self.step, self.tokens, self.spent = checkpoint.step, int(facts["tokens"]), float(facts["spent"])
+        self.resumed, self.before = checkpoint.step, self.spent
+        self.bench.log(f"going on from step {self.step}")
+
+
+def _own_state(model: nn.Module) -> dict[str, Tensor]:
+    """Gives the weights by name, a tied one once."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            found[name] = tensor
+    return found

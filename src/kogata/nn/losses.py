@@ -1,0 +1,110 @@
+"""Losses that never hold all logits: the gradients are computed chunk by chunk in the forward pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_BYTES = 8 * 2**20
+"""Logits held at once. Measured at 2,048 x 192 x 4,096 on two Zen 3 cores: 4 to 8 MiB (they stay in the
+last-level cache) take 0.116 s of one core, 32 MiB 0.137 s, the three products alone 0.110 s."""
+
+
+def chunk_rows(rows: int, vocab_size: int, limit: int = CHUNK_BYTES) -> int:
+    """Gives the rows of logits to hold at once: even chunks below the limit, at least 64 rows."""
+    most = max(64, limit // (4 * vocab_size))
+    chunks = -(-rows // most)
+    return max(1, -(-rows // chunks)) if rows else 1
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor | None, scale: float
+    ) -> Tensor:
+        need_hidden, need_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        rows, width = hidden.shape
+        vocab = weight.shape[0]
+        step = chunk_rows(rows, vocab)
+        held = hidden.new_empty(min(step, max(rows, 1)), vocab)
+        grad_hidden = torch.empty_like(hidden) if need_hidden else None
+        # Kept as [D, V]: each chunk then adds a product whose large operand is read in its own order.
+        grad_weight = weight.new_zeros(width, vocab) if need_weight else None
+        total = hidden.new_zeros((), dtype=torch.float64)
+        for start in range(0, rows, step):
+            part = hidden[start : start + step]
+            chosen = targets[start : start + step, None]
+            z = held[: part.shape[0]]
+            torch.mm(part, weight.t(), out=z)
+            nll = _softmax_in_place(z, chosen, part, weight)
+            share = None if weights is None else weights[start : start + step, None]
+            total += (nll if share is None else nll * share).sum(dtype=torch.float64)
+            if grad_hidden is None and grad_weight is None:
+                continue
+            z.scatter_add_(1, chosen, torch.full_like(nll, -1.0))
+            if share is not None:
+                z.mul_(share)
+            if grad_hidden is not None:
+                torch.mm(z, weight, out=grad_hidden[start : start + step])
+            if grad_weight is not None:
+                grad_weight.addmm_(part.t(), z)
+        for grad in (grad_hidden, grad_weight):
+            if grad is not None and scale != 1.0:
+                grad.mul_(scale)
+        ctx.grads = grad_hidden, None if grad_weight is None else grad_weight.t()
+        return (total * scale).to(hidden.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        (outer,) = outputs
+        grad_hidden, grad_weight = ctx.grads
+        ctx.grads = None, None
+        if outer.device.type != "cpu" or float(outer) != 1.0:
+            grad_hidden = None if grad_hidden is None else grad_hidden * outer
+            grad_weight = None if grad_weight is None else grad_weight * outer
+        return grad_hidden, grad_weight, None, None, None
+
+
+def _softmax_in_place(z: Tensor, chosen: Tensor, hidden: Tensor, weight: Tensor) -> Tensor:
+    """Turns logits z into probabilities in their own memory; gives the chosen tokens' -log p, [n, 1]."""
+    score = z.gather(1, chosen)
+    torch.softmax(z, 1, out=z)
+    p = z.gather(1, chosen)
+    nll = -p.log()
+    if float(p.min()) < 1e-30:
+        # Near underflow: log Σ exp = top score - log p(top) instead, and p(top) is at least 1/V.
+        rows = (p[:, 0] < 1e-30).nonzero()[:, 0]
+        high, top = z[rows].max(1)
+        nll[rows, 0] = (hidden[rows] * weight[top]).sum(1) - high.log() - score[rows, 0]
+    return nll
+
+
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    weights: Tensor | None = None,
+    *,
+    scale: float = 1.0,
+) -> Tensor:
+    """Computes scale · Σ wᵢ · -log p(targetᵢ) for logits hidden · weightᵀ, without ever holding all logits.
+
+    Gradients are made in the forward pass (a backward pass follows each forward pass in training), so
+    only `CHUNK_BYTES` of logits exist at any time. Tokens of weight zero cost nothing.
+
+    Args:
+        hidden: [..., D].
+        weight: the head, [V, D].
+        targets: token ids [...].
+        weights: how much each token counts [...]; None counts each once.
+        scale: multiplies the sum: 1 / (tokens that count in the whole optimiser step).
+    """
+    flat, chosen = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+    share = None if weights is None else weights.reshape(-1).to(hidden.dtype)
+    if share is not None:
+        keep = share.nonzero()[:, 0]
+        if len(keep) < len(share):
+            flat, chosen, share = flat.index_select(0, keep), chosen[keep], share[keep]
+    return _LinearCrossEntropy.apply(flat, weight, chosen, share, float(scale))  # type: ignore[no-any-return]

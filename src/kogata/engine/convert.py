@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -150,13 +152,23 @@ def save_decoder(
 
 
 def write_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Writes a safetensors file beside its place and renames it."""
-    from safetensors.torch import save_file
+    """Writes float32 tensors as a safetensors file, one after another: no second copy in memory.
 
+    Written beside its place and renamed.
+    """
+    head: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in tensors.items():
+        assert tensor.dtype == torch.float32, f"{name} is {tensor.dtype}"
+        start, end = end, end + 4 * tensor.numel()
+        head[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(head, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
     beside = path.with_name(path.name + ".part")
-    save_file(
-        {name: tensor.contiguous() for name, tensor in tensors.items()}, beside, metadata={"format": "pt"}
-    )
+    with beside.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for tensor in tensors.values():
+            file.write(memoryview(tensor.detach().cpu().contiguous().numpy()).cast("B"))
     os.replace(beside, path)
 
 

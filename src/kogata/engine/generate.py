@@ -95,10 +95,9 @@ def generate_text(
         )
     # As in evaluation, the end token stands before a text's start.
     start = [] if loaded.end_id is None else [loaded.end_id]
-    ends = {*loaded.end_ids, *start}
     ids = start + loaded.encode(prompt)
-    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed, "end_id": ends}
-    tokens = generate_tokens(loaded.decoder, ids, max_tokens=max_tokens, **options)
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    tokens = generate_tokens(loaded.decoder, ids, max_tokens=max_tokens, end_id=loaded.end_ids, **options)
     yield from _pieces(loaded.tokenizer, tokens)
 
 

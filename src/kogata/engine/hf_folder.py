@@ -112,6 +112,16 @@ def safetensors_head(path: Path) -> dict[str, Any]:
     return head
 
 
+def copy_model(source: Path, folder: Path) -> None:
+    """Copies a model's config, weights and tokenizer as they are; nothing that is not needed to load it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {path.name for path in weight_files(source).values()}
+    for name in ("config.json", "generation_config.json", "model.safetensors.index.json", *sorted(weights)):
+        if (source / name).is_file():
+            copy_file(source / name, folder / name)
+    copy_tokenizer(source, folder)
+
+
 def copy_tokenizer(source: Path, folder: Path) -> None:
     """Copies the tokenizer's files from one folder to another."""
     for name in TOKENIZER_FILES:

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from kogata.core.errors import DataError
 from kogata.engine.convert import load_decoder
-from kogata.engine.hf_folder import special_id
-from kogata.engine.sources import Source, find_model
+from kogata.engine.sources import Source, end_id_of, find_model
 from kogata.nn.decoder import Decoder
 from kogata.nn.spec import ModelSpec
 
@@ -47,22 +46,14 @@ class LoadedModel:
     @property
     def end_ids(self) -> tuple[int, ...]:
         """The ids that end a text."""
-        value = self.special_ids.get("eos_token_id")
-        if value is None and self.folder.is_dir():
-            value = special_id(self.folder)
-        if value is None:
-            return ()
-        return tuple(value) if isinstance(value, list | tuple) else (int(value),)
+        stated = self.special_ids.get("eos_token_id")
+        stated = stated if isinstance(stated, list) else [stated]
+        return tuple(dict.fromkeys(item for item in (self.end_id, *stated) if item is not None))
 
     @property
     def end_id(self) -> int | None:
-        """The id that ends a document and stands before its start; None where the model names none.
-
-        Where a model has a beginning of its own, as chat models do, `<|endoftext|>` is still what ends a
-        document, so it is taken when the tokenizer has it.
-        """
-        named = self.tokenizer.token_to_id("<|endoftext|>")
-        return named if named is not None else next(iter(self.end_ids), None)
+        """The id that ends a text and stands before its start; None where the model names none."""
+        return end_id_of(self.source, self.folder if self.folder.is_dir() else None)
 
     @cached_property
     def chat_tokenizer(self) -> Any:

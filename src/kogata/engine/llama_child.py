@@ -215,7 +215,9 @@ def work(job: Job) -> dict[str, Any]:
             engine = Served(job["path"], context, job["threads"])
     answer: dict[str, Any] = {"through": type(engine).__name__.lower()}
     if job["do"] == "greedy":
-        return answer | {"tokens": [engine.greedy(ids, job["tokens"], job["end_id"]) for ids in job["prompts"]]}
+        return answer | {
+            "tokens": [engine.greedy(ids, job["tokens"], job["end_id"]) for ids in job["prompts"]]
+        }
     ids = [engine.tokenize(text) for text in job["texts"]]
     if job["do"] == "score":
         pieces = [piece for document in ids for piece in windows(document, job["end_id"], job["window"])]

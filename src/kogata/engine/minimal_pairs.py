@@ -39,13 +39,19 @@ def read_pairs(path: Path) -> list[Pair]:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(
-            "the minimal pairs cannot be read", where=str(path), found=str(error.strerror), expected="a .jsonl file"
+            "the minimal pairs cannot be read",
+            where=str(path),
+            found=str(error.strerror),
+            expected="a .jsonl file",
         ) from None
     try:
         text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise DataError(
-            "the minimal pairs cannot be read", where=str(path), found=str(error), expected="JSON lines in UTF-8"
+            "the minimal pairs cannot be read",
+            where=str(path),
+            found=str(error),
+            expected="JSON lines in UTF-8",
         ) from None
     return _parse(text, str(path))
 

@@ -19,8 +19,14 @@ def emit(as_json: bool, data: Any, view: Any) -> None:
     else:
         from rich.console import Console
 
-        width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
-        Console(width=width, highlight=False, soft_wrap=False).print(view)
+        if sys.stdout.isatty():
+            Console(highlight=False).print(view)
+            return
+        width = int(os.environ["COLUMNS"]) if os.environ.get("COLUMNS", "").isdigit() else 120
+        console = Console(width=width, highlight=False, no_color=True, force_terminal=False)
+        with console.capture() as captured:
+            console.print(view)
+        print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def show_error(error: KogataError, as_json: bool) -> None:

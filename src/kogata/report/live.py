@@ -15,7 +15,7 @@ from rich.text import Text
 
 from kogata.core.amounts import format_bytes, format_count, format_seconds
 from kogata.core.receipt import Receipt
-from kogata.report.screen import done_text, figure_of, format_clock, spark
+from kogata.report.screen import count_text, done_text, figure_of, format_clock, spark
 
 GLYPHS = {"done": "✓", "reused": "↺", "fused": "┆", "failed": "✗", "refused": "✗", "stopped": "■"}
 STYLES = {
@@ -76,8 +76,8 @@ class LiveScreen:
     def close(self) -> None:
         """Draws a last time and gives the terminal back."""
         if self.live is not None:
-            self.live.stop()
-            self.live = None
+            live, self.live = self.live, None
+            live.stop()
 
     def _on_plan(self, facts: dict[str, Any]) -> None:
         plan = facts["plan"]
@@ -130,9 +130,7 @@ class LiveScreen:
 
     def _on_done(self, facts: dict[str, Any]) -> None:
         self.close()
-        status = str(facts.get("status", "done"))
-        text = done_text(facts.get("receipts") or [], status, facts.get("path"))
-        self._print(Text(text, STYLES.get(status, "bold")))
+        self._print(Text(done_text(facts), STYLES.get(str(facts.get("status", "done")), "bold")))
 
     def _print(self, text: Text) -> None:
         (self.live.console if self.live else self.console).print(text)
@@ -151,7 +149,7 @@ class LiveScreen:
         for row in self.rows.values():
             table.add_row(*self._cells(row))
         parts.append(table)
-        if self.current is not None:
+        if self.current is not None and self.live is not None:
             parts.append(self._work(self.current))
         return Group(*parts)
 
@@ -176,12 +174,12 @@ class LiveScreen:
         if row.receipt is not None:
             status = row.receipt.status
             seconds = row.receipt.cost.seconds if row.receipt.cost else None
-            took = format_seconds(seconds) if status not in ("reused", "fused") else status
+            took = format_seconds(seconds) if status != "reused" else status
             style = STYLES.get(status, "")
             glyph = Text(GLYPHS.get(status, "?"), style)
             return (
                 glyph, Text(row.label), Text(took, style if status != "done" else ""),
-                forecast if status == "done" else "", Text(figure_of(row.receipt), "dim"),
+                forecast if status in ("done", "fused") else "", Text(figure_of(row.receipt), "dim"),
             )  # fmt: skip
         if row.started is not None:
             spent = time.monotonic() - row.started
@@ -204,14 +202,14 @@ class LiveScreen:
             bar = Table.grid(padding=(0, 2, 0, 0))
             left = facts.get("left_seconds")
             told = f"{part:.0%}" + (f"  {format_seconds(max(left, 0.0))} left" if left is not None else "")
-            count = f"{format_count(row.done)} of {format_count(row.total)}"
+            count = f"{count_text(row.done)} of {count_text(row.total)}"
             bar.add_row(
                 ProgressBar(total=1.0, completed=part, width=width // 2, complete_style="cyan"),
                 Text(told, "bold"), Text(count, "dim"),
             )  # fmt: skip
             lines.append(bar)
         elif row.done:
-            lines.append(Text(f"{format_count(row.done)} done", "dim"))
+            lines.append(Text(f"{count_text(row.done)} done", "dim"))
         if facts.get("loss") is not None:
             line = Text.assemble(("loss ", "dim"), (f"{facts['loss']:.3f}", "bold"))
             if row.heldout is not None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import IO, Any, Protocol
 
 from kogata.core.amounts import format_bytes, format_count, format_seconds
@@ -63,7 +62,7 @@ class PlainScreen:
     def __init__(
         self, stream: IO[str] | None = None, *, every: float = 10.0, now: Callable[[], float] = time.monotonic
     ) -> None:
-        self.stream = stream or sys.stderr
+        self.stream: IO[str] | None = stream or sys.stderr
         self.every, self.now = every, now
         self.begun = self.spoke = now()
 
@@ -80,12 +79,14 @@ class PlainScreen:
     def _say(self, text: str) -> None:
         self.spoke = self.now()
         at = f"[{format_clock(self.spoke - self.begun)}]"
+        if self.stream is None:
+            return
         try:
             for line in text.splitlines():
                 print(at, line, file=self.stream, flush=True)
         except (BrokenPipeError, ValueError):
             # Nobody reads stderr any more; the run goes on.
-            self.stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+            self.stream = None
 
     def close(self) -> None:
         """Leaves the stream as it is."""
@@ -108,7 +109,7 @@ def event_text(name: str, facts: dict[str, Any]) -> str:
     if name == "note":
         return str(facts.get("text", ""))
     if name == "done":
-        return done_text(facts.get("receipts") or [], str(facts.get("status", "done")), facts.get("path"))
+        return done_text(facts)
     return ""
 
 
@@ -131,7 +132,7 @@ def receipt_text(receipt: Receipt) -> str:
     """Says a receipt in a line: what was done, what it took against the forecast, its main figure."""
     cost, forecast = receipt.cost, receipt.forecast
     parts = [f"{receipt.label}  {receipt.status}"]
-    if receipt.status == "done" and cost and cost.seconds is not None:
+    if receipt.status in ("done", "fused") and cost and cost.seconds is not None:
         against = f" (forecast {format_seconds(forecast.seconds)})" if forecast and forecast.seconds else ""
         parts.append(f"{format_seconds(cost.seconds)}{against}")
         if cost.peak_bytes:
@@ -164,12 +165,14 @@ def figure_of(receipt: Receipt) -> str:
     return ""
 
 
-def done_text(receipts: list[Receipt], status: str, path: Any) -> str:
+def done_text(facts: dict[str, Any]) -> str:
     """Says how a run ended: time, quality, where."""
-    total = total_cost(receipts)
+    receipts: list[Receipt] = facts.get("receipts") or []
+    seconds = facts.get("seconds")
+    seconds = total_cost(receipts).seconds if seconds is None else seconds
     score = highlights(receipts)["bits_per_byte"]
     quality = f" · {score:.3f} bits per byte" if score is not None else ""
-    return f"{status} in {format_seconds(total.seconds)}{quality} · {path}"
+    return f"{facts.get('status', 'done')} in {format_seconds(seconds)}{quality} · {facts.get('path')}"
 
 
 def progress_parts(facts: dict[str, Any]) -> list[str]:
@@ -191,10 +194,15 @@ def progress_text(facts: dict[str, Any]) -> str:
     """Says a progress event in a line: how far, loss, speed, share of the machine, memory, time left."""
     done, total = facts.get("done"), facts.get("total")
     if done is not None and total:
-        head = [f"{format_count(done)}/{format_count(total)} ({done / total:.0%})"]
+        head = [f"{count_text(done)}/{count_text(total)} ({done / total:.0%})"]
     else:
-        head = [format_count(done)] if done is not None else []
+        head = [count_text(done)] if done is not None else []
     return "  ".join(head + progress_parts(facts))
+
+
+def count_text(count: float) -> str:
+    """Writes steps and documents exactly, what is larger in short."""
+    return f"{count:,.0f}" if count < 100_000 else format_count(count)
 
 
 def format_clock(seconds: float) -> str:
@@ -207,8 +215,8 @@ def format_clock(seconds: float) -> str:
 BARS = "▁▂▃▄▅▆▇█"
 
 
-def spark(values: deque[float] | list[float], width: int) -> str:
-    """Draws values as a line of small bars, the newest at the right."""
+def spark(values: Sequence[float], width: int) -> str:
+    """Draws values as a line of small bars, the newest at the right; a steep beginning is cut at the top."""
     kept = list(values)
     if len(kept) < 2:
         return ""
@@ -216,6 +224,7 @@ def spark(values: deque[float] | list[float], width: int) -> str:
         size = len(kept) / width
         groups = [kept[int(i * size) : max(int((i + 1) * size), int(i * size) + 1)] for i in range(width)]
         kept = [sum(group) / len(group) for group in groups]
-    low, high = min(kept), max(kept)
+    shown = kept[len(kept) // 8 :]
+    low, high = min(shown), max(shown)
     span = (high - low) or 1.0
-    return "".join(BARS[min(7, int((value - low) / span * 8))] for value in kept)
+    return "".join(BARS[max(0, min(7, int((value - low) / span * 8)))] for value in kept)

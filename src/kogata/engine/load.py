@@ -173,19 +173,19 @@ def load_tokenizer(folder: Path) -> Any:
     """
     from tokenizers import Tokenizer
 
-    if (folder / "tokenizer.json").is_file():
-        try:
-            return Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as error:
-            found = f"{type(error).__name__}: {error}"
-    else:
-        from transformers import AutoTokenizer
+    try:
+        if (folder / "tokenizer.json").is_file():
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        else:
+            from transformers import AutoTokenizer
 
-        try:
             built = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-            return built.backend_tokenizer
-        except Exception as error:
-            found = f"{type(error).__name__}: {error}"
+            tokenizer = built.backend_tokenizer
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
+    except Exception as error:
+        found = f"{type(error).__name__}: {error}"
     raise DataError(
         "the model's tokenizer cannot be read",
         where=str(folder),

@@ -36,7 +36,9 @@ def save_checkpoint(
     place, beside = folder / f"step-{step:09d}", folder / f"writing-{os.getpid()}"
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
-    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, beside / "state.safetensors")
+    save_file(
+        {name: tensor.detach().contiguous() for name, tensor in tensors.items()}, beside / "state.safetensors"
+    )
     content = json.dumps({"step": step, **facts}, ensure_ascii=False, sort_keys=True)
     (beside / "state.json").write_text(content, encoding="utf-8")
     if place.exists():

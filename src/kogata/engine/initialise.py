@@ -92,7 +92,8 @@ def _factors(counts: Tensor, width: int, generator: torch.Generator) -> tuple[Te
     log_unigram = unigram.log()
     embed = torch.cat([embed, size.expand(vocab, 1), embed.new_zeros(vocab, width - rank - 1)], 1)
     head = torch.cat(
-        [head, ((log_unigram - log_unigram.mean()) / size)[:, None], head.new_zeros(vocab, width - rank - 1)], 1
+        [head, ((log_unigram - log_unigram.mean()) / size)[:, None], head.new_zeros(vocab, width - rank - 1)],
+        1,
     )
     turn = torch.linalg.qr(torch.randn(width, width, generator=generator))[0]
     embed, head = embed @ turn, head @ turn

@@ -209,7 +209,7 @@ class _Loop:
         norm = self._norm()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise RecipeError(
-                f"training diverged: step {self.step + 1} has a loss of {loss} and a gradient of length {norm}",
+                f"training diverged: step {self.step + 1} has loss {loss}, gradient length {norm}",
                 where=f"stage {self.bench.label}",
                 found=f"lr {run.optimiser.lr * factor:.3g}",
                 remedy="lower `lr` (halve it), or lengthen `warmup`",
@@ -287,7 +287,9 @@ class _Loop:
         if self.metrics:
             self.metrics.write(json.dumps(row, ensure_ascii=False) + "\n")
         bench.metric(row)
-        bench.progress(progress, 1.0, **{key: row[key] for key in ("step", "loss", "lr", "tokens_per_second")})
+        bench.progress(
+            progress, 1.0, **{key: row[key] for key in ("step", "loss", "lr", "tokens_per_second")}
+        )
 
     def _due(self) -> bool:
         run = self.run

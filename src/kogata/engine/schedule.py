@@ -102,10 +102,12 @@ class TimeSchedule:
         decay: share of the stepping time over which the rate falls.
         end: factor after the decay.
         shape: `linear` or `sqrt`.
+        limit: seconds that training may take, where the clock is not what ends it.
     """
 
     clock: Clock
-    reserve: float
+    reserve: float = 0.0
+    limit: float | None = None
     warmup: int = 10
     decay: float = 0.6
     end: float = 0.0
@@ -119,12 +121,19 @@ class TimeSchedule:
     pace: float = 0.0
     """Seconds of a step, as measured."""
     _last: float | None = field(default=None, repr=False)
+    _start: float = field(default=0.0, repr=False)
+
+    def __post_init__(self) -> None:
+        self._start = self.clock.now()
 
     def left(self) -> float:
         """Gives the seconds left for steps."""
-        left = self.clock.left()
-        assert left is not None, "a schedule by time needs a deadline"
-        return left - self.reserve
+        due = self.clock.left()
+        ends = [] if due is None else [due]
+        if self.limit is not None:
+            ends.append(self.limit - self.spent - (self.clock.now() - self._start))
+        assert ends, "a schedule by time needs a deadline"
+        return min(ends) - self.reserve
 
     def next(self, step: int) -> tuple[float, float] | None:
         """Gives (factor, share of the time gone) for the coming step; None when it would not fit."""
@@ -165,7 +174,12 @@ class TimeSchedule:
     def state(self) -> dict[str, Any]:
         """Gives what a resumed run needs."""
         gone = None if self.horizon is None else self.horizon - self.left()
-        return {"spent": gone or 0.0, "decay_start": self.decay_start, "pace": self.pace, "warmup": self.warmup}
+        return {
+            "spent": gone or 0.0,
+            "decay_start": self.decay_start,
+            "pace": self.pace,
+            "warmup": self.warmup,
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         """Puts it back; the horizon is then what was spent and what is left."""

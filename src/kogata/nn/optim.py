@@ -19,7 +19,7 @@ POLAR = (
     (3.285753657755655, -2.3681294933425376, 0.46449024233002987),
     (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 )
-"""Polar Express (Amsel et al. 2025, arXiv 2505.16932): coefficients of the odd quintic, iteration by iteration."""
+"""Polar Express (Amsel et al. 2025, arXiv 2505.16932): coefficients of the odd quintic, by iteration."""
 
 
 def orthogonalise(matrices: Tensor, iterations: int = 4) -> Tensor:
@@ -85,14 +85,17 @@ class Muon:
             stacks.setdefault(matrix.shape, []).append(matrix)
         self.stacks = list(stacks.values())
         self.buffers = [
-            torch.zeros(len(stack), *shape, device=stack[0].parameter.device) for shape, stack in stacks.items()
+            torch.zeros(len(stack), *shape, device=stack[0].parameter.device)
+            for shape, stack in stacks.items()
         ]
 
     @torch.no_grad()
     def step(self, factor: float, progress: float) -> None:
         """Takes one step at lr · factor."""
         lr = self.lr * factor
-        momentum = self.momentum - 0.1 * max(0.0, 1 - progress / self.warmup) if self.warmup else self.momentum
+        momentum = (
+            self.momentum - 0.1 * max(0.0, 1 - progress / self.warmup) if self.warmup else self.momentum
+        )
         for stack, buffer in zip(self.stacks, self.buffers, strict=True):
             grads = torch.stack([m.of(m.parameter.grad) for m in stack])  # type: ignore[arg-type]
             buffer.lerp_(grads, 1 - momentum)

@@ -1,0 +1,171 @@
+"""Chooses what a recipe leaves `auto`: shape, context, batch, learning rate, length. Each with its reason.
+
+Imports no torch: plans use it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kogata.core.amounts import format_count, format_seconds
+from kogata.core.receipt import Machine
+from kogata.engine.costs import step_cost
+from kogata.nn.spec import ModelSpec
+
+LADDER = (
+    (2, 64), (2, 96), (2, 128), (3, 128), (2, 192), (3, 192), (4, 192), (4, 256), (5, 256), (6, 256),
+    (6, 320), (6, 384), (8, 384), (8, 448), (8, 512), (10, 512), (12, 512), (12, 640), (12, 768), (16, 768), (24, 1024),
+)  # fmt: skip
+"""Layers and width, from small to large; widths are multiples of a head."""
+HEAD_DIM = 64
+TOKENS_PER_WEIGHT = 1.0
+"""Tokens a run should see per weight in products (blocks and head). Under a clock on a CPU a smaller model
+that sees more is better than the 8 to 20 of large machines suggests, for the start from the corpus's own
+statistics has already taught embedding and head."""
+DEFAULT_SECONDS = 600.0
+MOST_EPOCHS = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Sizes of a decoder."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    ffn_width: int
+    tied: bool
+
+
+@dataclass(kw_only=True)
+class Chosen:
+    """Values for what was auto, with reasons."""
+
+    reasons: dict[str, str] = field(default_factory=dict)
+    shape: Shape | None = None
+    context: int = 256
+    batch: int = 2048
+    lr: float = 0.02
+    steps: int | None = None
+
+
+def shape_of(family: str, layers: int, width: int, tied: bool = False) -> Shape:
+    """Completes layers and width: heads of 64 where they fit, a feed-forward of the usual size."""
+    head = next(size for size in (HEAD_DIM, 32, 16, 8, 4, 2) if width % size == 0)
+    heads = max(1, width // head)
+    ffn = 4 * width if family == "arcee" else max(32, round(8 * width / 3 / 32) * 32)
+    return Shape(layers=layers, width=width, heads=heads, kv_heads=heads, ffn_width=ffn, tied=tied)
+
+
+def spec_of(family: str, shape: Shape, vocab_size: int, context: int) -> ModelSpec:
+    """Makes the spec of a shape; its context is what the model is meant for, at least 256."""
+    return ModelSpec.of_family(
+        family,
+        vocab_size=vocab_size,
+        layers=shape.layers,
+        width=shape.width,
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        ffn_width=shape.ffn_width,
+        tied=shape.tied,
+        context=context,
+    )
+
+
+def weights_in_products(spec: ModelSpec) -> int:
+    """Counts the weights that a token is multiplied with: blocks and head."""
+    return spec.matrix_parameters() + spec.vocab_size * spec.width
+
+
+def by_time(
+    family: str, vocab_size: int, tied: bool, context: int, batch: int, seconds: float, machine: Machine
+) -> tuple[Shape, float]:
+    """Chooses the largest shape that sees enough tokens in the time; gives it and the tokens."""
+    best: tuple[Shape, float] | None = None
+    for layers, width in LADDER:
+        shape = shape_of(family, layers, width, tied)
+        spec = spec_of(family, shape, vocab_size, context)
+        tokens = seconds / step_cost(spec, machine, batch=batch, context=context).seconds * batch
+        if best is None or tokens >= TOKENS_PER_WEIGHT * weights_in_products(spec):
+            best = shape, tokens
+        else:
+            break
+    assert best is not None
+    return best
+
+
+def by_tokens(family: str, vocab_size: int, tied: bool, context: int, tokens: float) -> Shape:
+    """Chooses the largest shape that so many tokens can teach."""
+    best = shape_of(family, *LADDER[0], tied)
+    for layers, width in LADDER:
+        shape = shape_of(family, layers, width, tied)
+        if tokens < TOKENS_PER_WEIGHT * weights_in_products(spec_of(family, shape, vocab_size, context)):
+            break
+        best = shape
+    return best
+
+
+def by_parameters(family: str, vocab_size: int, tied: bool, context: int, wanted: float) -> Shape:
+    """Chooses the shape whose count of weights is nearest to the wanted one."""
+    widths = range(32, 2049, 32)
+    found: list[tuple[float, Shape]] = []
+    for width in widths:
+        # Depth grows with width as on the ladder: about one layer per 64 of width.
+        for layers in {max(1, round(width / 64)), max(2, round(width / 80)), max(2, round(width / 56))}:
+            shape = shape_of(family, layers, width, tied)
+            count = spec_of(family, shape, vocab_size, context).parameters()
+            odd = 0.0 if width % HEAD_DIM == 0 else 0.03  # heads of 64 make faster products
+            found.append((abs(count / wanted - 1) + odd, shape))
+    return min(found, key=lambda pair: pair[0])[1]
+
+
+def context_for(tokens: int, documents: int, vocab_size: int) -> tuple[int, str]:
+    """Chooses the window: 256 tokens, less where documents or the whole text are shorter."""
+    mean = tokens / max(1, documents)
+    if tokens < 4 * 257:
+        context = max(8, 1 << max(3, (tokens // 8).bit_length() - 1))
+        return context, f"only {tokens:,} training tokens"
+    if mean < 48:
+        return 64, f"documents have {mean:.0f} tokens on average"
+    return 256, "256 tokens: what bits per byte are measured at, and cheap attention"
+
+
+def batch_for(context: int, seconds: float | None, tokens: float) -> tuple[int, str]:
+    """Chooses the tokens of a step: small, so that a short run takes many steps."""
+    batch = 2048
+    if seconds is not None and seconds > 1800:
+        batch = 4096 if seconds < 7200 else 8192
+    elif tokens > 2e7:
+        batch = 4096 if tokens < 1e8 else 8192
+    while batch > context and tokens / batch < 32:
+        batch //= 2
+    batch = max(context, batch // context * context)
+    return batch, f"{format_count(batch)} tokens a step: small steps learn most per token, and fill two cores"
+
+
+def length_for(
+    spec: ModelSpec, batch: int, context: int, train_tokens: int, machine: Machine
+) -> tuple[int, str]:
+    """Chooses the steps of a run that has neither a length nor a time budget."""
+    pace = step_cost(spec, machine, batch=batch, context=context).seconds
+    fits = DEFAULT_SECONDS / pace
+    whole = MOST_EPOCHS * train_tokens / batch
+    if fits <= whole:
+        reason = f"no length and no time budget given: about {format_seconds(DEFAULT_SECONDS)} of steps here"
+    else:
+        reason = f"no length and no time budget given: {MOST_EPOCHS:.0f} epochs, more teach little"
+    return max(10, int(min(fits, whole))), reason
+
+
+def optimizer_for(seconds: float | None) -> tuple[str, str]:
+    """Chooses what trains the matrices."""
+    return "adamw", "from the corpus's own statistics and in small steps it beat Muon (LOG.md)"
+
+
+def lr_for(optimizer: str, batch: int, continued: bool) -> tuple[float, str]:
+    """Chooses the peak learning rate of the blocks' matrices; it grows with the root of the batch."""
+    base = 0.02 if optimizer == "muon" else 0.004
+    lr = base * (batch / 2048) ** 0.5 * (0.25 if continued else 1.0)
+    reason = f"measured best at 2,048 tokens a step ({base:g}), times √(batch / 2,048)"
+    return round(lr, 6), reason + (", a quarter to go on with a trained model" if continued else "")

@@ -1,0 +1,274 @@
+"""Puts a pretraining run together: tokens, decoder, objective, optimiser, schedule; then runs the loop."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kogata.core.amounts import format_count
+from kogata.core.errors import DataError, RecipeError
+from kogata.core.stage import Bench
+from kogata.engine.checkpoint import load_checkpoint
+from kogata.engine.convert import load_decoder, save_decoder
+from kogata.engine.initialise import initialise_from_corpus
+from kogata.engine.loop import TIMED, Outcome, Technique, Training, train
+from kogata.engine.objectives import LanguageModelling
+from kogata.engine.optimisers import build_optimiser, hold_gains
+from kogata.engine.parallel import Group
+from kogata.engine.sampler import WindowSampler
+from kogata.engine.schedule import StepSchedule, TimeSchedule
+from kogata.engine.tokens import TokenStore
+from kogata.nn.decoder import Decoder
+from kogata.nn.spec import ModelSpec
+
+SAVE_BYTES_PER_SECOND = 200e6
+SAVE_SECONDS = 0.2
+"""Kept of a time budget for writing the model: so many seconds, and its bytes at this rate."""
+HELDOUT_TOKENS = 4096
+LEAST_STEPS_FOR_HELDOUT = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Length:
+    """How long to train: steps, or by the clock."""
+
+    steps: int | None = None
+    limit: float | None = None
+    """Seconds, where the stage has a time of its own."""
+    warmup: int = 10
+    decay: float = 0.6
+
+    def schedule(self, bench: Bench, spec: ModelSpec) -> StepSchedule | TimeSchedule:
+        """Makes the schedule."""
+        if self.steps is not None:
+            return StepSchedule(steps=self.steps, warmup=min(self.warmup, self.steps // 5), decay=self.decay)
+        reserve = SAVE_SECONDS + 4 * spec.parameters() / SAVE_BYTES_PER_SECOND
+        return TimeSchedule(
+            clock=bench.clock, reserve=reserve, limit=self.limit, warmup=self.warmup, decay=self.decay
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining:
+    """Everything the settings decide."""
+
+    tokens: Path
+    """The folder of tokens."""
+    facts: dict[str, Any]
+    """Its facts."""
+    spec: ModelSpec
+    length: Length
+    model: Path | None = None
+    """A model to train on."""
+    optimizer: str = "muon"
+    lr: float | None = None
+    weight_decay: float = 0.0
+    batch: int = 2048
+    micro: int = 2048
+    context: int = 256
+    corpus_start: bool = True
+    compile: bool | str = "auto"
+    checkpoint_steps: int | None = None
+    techniques: tuple[Technique, ...] = ()
+
+
+def pretrain(job: Pretraining, bench: Bench) -> dict[str, Any]:
+    """Trains and writes a model folder into `bench.out`; gives its facts."""
+    prepare_torch(bench)
+    group = Group.join(bench.rank, bench.world)
+    try:
+        return _pretrain(job, bench, group)
+    finally:
+        group.leave()
+
+
+def prepare_torch(bench: Bench) -> None:
+    """Gives this process its part of the cores, and numbers too small to matter the value zero."""
+    torch.set_num_threads(max(1, bench.machine.cores // bench.world))
+    torch.set_flush_denormal(True)
+
+
+def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
+    store = TokenStore.open(job.tokens, "train")
+    sampler = _sampler(job, bench, store)
+    fresh = load_checkpoint(bench.checkpoints) is None
+    decoder, corpus_start = _decoder(job, bench, store, group, fresh)
+    hidden, kernels = _hidden(job, bench, decoder)
+    optimiser = build_optimiser(
+        decoder,
+        job.optimizer,
+        lr=job.lr,
+        weight_decay=job.weight_decay,
+        corpus_start=corpus_start,
+        continued=job.model is not None,
+    )
+    schedule = job.length.schedule(bench, decoder.spec)
+    objective = LanguageModelling(decoder, hidden)
+    run = Training(
+        model=decoder,
+        objective=objective,
+        sampler=sampler,
+        optimiser=optimiser,
+        schedule=schedule,
+        techniques=job.techniques,
+        group=group,
+        heldout=_heldout(job, decoder),
+        flops_per_token=float(decoder.spec.flops_per_token(job.context)),
+        checkpoint_steps=job.checkpoint_steps,
+    )
+    outcome = train(run, bench)
+    record = schedule.record(outcome.steps)
+    clocked = job.length.steps is None
+    training = {
+        **record,
+        "decay": round((outcome.steps - record["decay_start"]) / max(1, outcome.steps), 4),
+        "tokens": outcome.tokens,
+        "epochs": round(outcome.epochs, 4),
+        "loss": round(outcome.loss, 6),
+        "batch": job.batch,
+        "context": job.context,
+        "optimizer": job.optimizer,
+        "lr": optimiser.lr,
+        "corpus_start": corpus_start,
+        "kernels": kernels,
+        "processes": bench.world,
+    }
+    if group.rank == 0:
+        _write(job, bench, decoder, outcome, training, clocked)
+    group.wait()
+    spec = decoder.spec
+    return {
+        "spec": spec.to_dict(),
+        "architecture": spec.family,
+        "parameters": spec.parameters(),
+        "vocab_size": spec.vocab_size,
+        "context": spec.context,
+        "tokenizer_digest": job.facts.get("tokenizer_digest"),
+        "end_id": job.facts["end_id"],
+        "training": training,
+    }
+
+
+def _sampler(job: Pretraining, bench: Bench, store: TokenStore) -> WindowSampler:
+    if store.tokens <= job.context:
+        raise DataError(
+            "the training tokens fill no window",
+            where=f"stage {bench.label}",
+            found=f"{store.tokens:,} tokens for training",
+            expected=f"more than the context of {job.context}",
+            remedy="give more text, or a smaller `context`",
+        )
+    return WindowSampler(
+        store.ids,
+        store.offsets,
+        context=job.context,
+        batch=max(1, job.batch // job.context),
+        micro=max(1, job.micro // job.context),
+        seed=bench.seed,
+        device=bench.device,
+    )
+
+
+def _decoder(
+    job: Pretraining, bench: Bench, store: TokenStore, group: Group, fresh: bool
+) -> tuple[Decoder, bool]:
+    """Makes the model: a given one, or a new one that starts from the corpus where that can be."""
+    if job.model is not None:
+        decoder = load_decoder(job.model)
+        if decoder.spec.vocab_size < int(job.facts["vocab_size"]):
+            raise RecipeError(
+                "the tokens do not belong to the model",
+                where=f"stage {bench.label}",
+                found=f"token ids up to {int(job.facts['vocab_size']) - 1}",
+                expected=f"ids below the model's {decoder.spec.vocab_size}",
+                remedy="encode the text with the model's own tokenizer",
+            )
+        return decoder.to(bench.device), False
+    decoder = Decoder(job.spec, seed=bench.seed)
+    hold_gains(decoder)
+    start = job.corpus_start and decoder.head is not None
+    if start and fresh:
+        if group.rank == 0:
+            before = bench.clock.now()
+            loss = initialise_from_corpus(decoder, [store.ids], seed=bench.seed)
+            took = bench.clock.now() - before
+            bench.log(f"embedding and head from the corpus's pairs: {loss:.3f} nats a token ({took:.1f} s)")
+        group.share_tensors([decoder.embed.weight, decoder.head_weight])
+    return decoder.to(bench.device), start
+
+
+def _hidden(
+    job: Pretraining, bench: Bench, decoder: Decoder
+) -> tuple[Callable[[Tensor], Tensor] | None, str]:
+    """Chooses how blocks are computed: kernels compiled in a second, torch.compile, or plain torch."""
+    if job.compile is True:
+        if not bench.machine.compiler and bench.device == "cpu":
+            bench.log("no compiler found: `compile: true` is passed over")
+            return None, "torch"
+        return torch.compile(decoder.hidden, dynamic=False), "torch.compile"
+    return None, "torch"
+
+
+def _heldout(job: Pretraining, decoder: Decoder) -> Callable[[], float] | None:
+    """Makes a look at a small, fixed held-out sample: bits per byte, nearly."""
+    facts = job.facts.get("splits", {}).get("heldout") or {}
+    steps = job.length.steps
+    few = steps is not None and steps < LEAST_STEPS_FOR_HELDOUT
+    if few or facts.get("tokens", 0) <= job.context or not facts.get("bytes"):
+        return None
+    store = TokenStore.open(job.tokens, "heldout")
+    windows = min((store.tokens - 1) // job.context, max(1, HELDOUT_TOKENS // job.context))
+    starts = np.linspace(0, store.tokens - job.context - 1, windows).astype(np.int64)
+    rows = np.stack([store.ids[s : s + job.context + 1] for s in starts]).astype(np.int64)
+    ids = torch.from_numpy(rows)
+    per_byte = facts["tokens"] / facts["bytes"] / math.log(2)
+
+    @torch.no_grad()
+    def look() -> float:
+        from kogata.nn.losses import linear_cross_entropy
+
+        device = decoder.embed.weight.device
+        hidden = decoder.hidden(ids[:, :-1].to(device))
+        targets = ids[:, 1:].to(device)
+        loss = linear_cross_entropy(hidden, decoder.head_weight, targets, scale=1.0 / targets.numel())
+        return float(loss) * per_byte
+
+    return look
+
+
+def _write(
+    job: Pretraining,
+    bench: Bench,
+    decoder: Decoder,
+    outcome: Outcome,
+    training: dict[str, Any],
+    clocked: bool,
+) -> None:
+    bench.log(f"{outcome.steps:,} steps, {format_count(outcome.tokens)} tokens, loss {outcome.loss:.3f}")
+    source = job.tokens / "tokenizer"
+    save_decoder(
+        decoder.cpu(), bench.out, tokenizer_files_from=source if source.is_dir() else job.model,
+        end_id=int(job.facts["end_id"]),
+    )  # fmt: skip
+    with (bench.out / "training.json").open("w", encoding="utf-8") as file:
+        json.dump(training, file, ensure_ascii=False, indent=1, sort_keys=True)
+    with (
+        outcome.metrics.open(encoding="utf-8") as rows,
+        (bench.out / "metrics.jsonl").open("w", encoding="utf-8") as out,
+    ):
+        for line in rows:
+            row = json.loads(line)
+            # Without a clock the artifact is the same however fast it was made, killed or not.
+            kept = row if clocked else {key: value for key, value in row.items() if key not in TIMED}
+            out.write(json.dumps(kept, ensure_ascii=False) + "\n")
+        out.flush()
+        os.fsync(out.fileno())

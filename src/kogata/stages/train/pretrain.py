@@ -1,0 +1,364 @@
+"""train.pretrain: a language model from scratch, or further training of one, in the time or steps given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from kogata.core.amounts import Cost, Forecast, Seconds, format_count, format_seconds
+from kogata.core.artifact import Kind
+from kogata.core.errors import RecipeError
+from kogata.core.receipt import Machine
+from kogata.core.stage import Bench, Facts, Given, Resolved, Share, Slot, Stage, one
+
+if TYPE_CHECKING:
+    from kogata.nn.spec import ModelSpec
+
+_COUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kMGB]?)")
+_FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "B": 10**9}
+
+
+def _count(value: Any) -> Any:
+    """Reads `20M` and `1.5k` as counts."""
+    if isinstance(value, str) and value != "auto":
+        found = _COUNT.fullmatch(value.strip())
+        if not found:
+            raise ValueError(f"found {value!r}; a count looks like 20M, 500k or 1500000")
+        return round(float(found[1]) * _FACTORS[found[2]])
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_count), Field(gt=0)]
+
+
+class ModelShape(BaseModel):
+    """The shape of the model: a size, or its parts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    family: Literal["qwen3", "llama", "qwen2", "smollm3", "arcee"] = Field(
+        default="qwen3",
+        description="the graph, which transformers and llama.cpp know by this name (arcee: ungated ReLU²)",
+    )
+    parameters: Literal["auto"] | Count = Field(
+        default="auto", description="how many weights, for example 5M; auto fits time, data and vocabulary"
+    )
+    layers: int | None = Field(default=None, ge=1, description="blocks; with `width` instead of `parameters`")
+    width: int | None = Field(default=None, ge=8, description="size of the residual stream")
+    heads: int | None = Field(
+        default=None, ge=1, description="query heads; by default one for each 64 of width"
+    )
+    kv_heads: int | None = Field(default=None, ge=1, description="key and value heads; by default as many")
+    ffn_width: int | None = Field(default=None, ge=8, description="inner size of the feed-forward part")
+    tied: bool | None = Field(
+        default=None,
+        description="one table for embedding and head: a smaller file, but no start from the corpus's pairs",
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> ModelShape:
+        if (self.layers is None) != (self.width is None):
+            raise ValueError("`layers` and `width` go together")
+        parts = ("heads", "kv_heads", "ffn_width")
+        if self.layers is None and any(getattr(self, name) is not None for name in parts):
+            raise ValueError("`heads`, `kv_heads` and `ffn_width` need `layers` and `width`")
+        return self
+
+
+class Pretrain(Stage):
+    """Trains a language model on tokens: from scratch, or further from a given one.
+
+    A new model starts as the best bigram model of the corpus (embedding and head from the counts of all
+    pairs of tokens, found in seconds), its blocks as the identity. Then small steps of next-token prediction,
+    the learning rate held and at last brought to zero, in float32 on a CPU. With a time budget it takes the
+    time its share leaves and ends on it; with steps, tokens or epochs the result is the same bit for bit,
+    also when it was killed and resumed.
+
+    Pays when: there is text of your own kind and no model of a fitting size or licence.
+    Hurts when: a pretrained model of the language exists and fits the budget: fine-tune that one.
+    Cost: all the time it is given; memory about 0.4 GB and 24 bytes a weight.
+    Source: Muon (Jordan 2024, and arXiv 2505.16932 for its iteration); decay to zero (arXiv 2502.15938);
+        small batches (arXiv 2507.07101); start from pair counts: Kogata.
+    Measured here: not yet measured.
+    """
+
+    takes: ClassVar[Mapping[str, Slot]] = {
+        "tokens": Slot(kinds=(Kind.TOKENS,)),
+        "model": Slot(kinds=(Kind.MODEL,), optional=True),
+    }
+    makes: ClassVar[Kind] = Kind.MODEL
+    seeded: ClassVar[bool] = True
+    elastic: ClassVar[bool] = True
+    parallel: ClassVar[bool] = True
+    trains: ClassVar[bool] = True
+
+    model: ModelShape = Field(
+        default_factory=ModelShape, description="the shape of a model made from scratch"
+    )
+    optimizer: Literal["auto", "muon", "adamw"] = Field(
+        default="auto", description="what trains the blocks' matrices; embedding, head and vectors have AdamW"
+    )
+    lr: Literal["auto"] | Annotated[float, Field(gt=0, le=10)] = Field(
+        default="auto",
+        description="peak learning rate of the blocks' matrices; the others keep their ratio to it",
+    )
+    batch: Literal["auto"] | Count = Field(default="auto", description="tokens of one optimiser step")
+    context: Literal["auto"] | Annotated[int, Field(ge=8)] = Field(
+        default="auto", description="tokens of one training window"
+    )
+    steps: int | None = Field(default=None, gt=0, description="how long: optimiser steps")
+    tokens: Count | None = Field(default=None, description="how long: tokens seen, for example 20M")
+    epochs: float | None = Field(default=None, gt=0, description="how long: times through the training text")
+    time: Seconds | None = Field(
+        default=None, description="how long: a time such as 10min, from the stage's start"
+    )
+    warmup: int = Field(default=10, ge=0, description="steps over which the learning rate rises")
+    decay: float = Field(default=0.6, ge=0, le=1, description="share of training over which it falls to zero")
+    weight_decay: float = Field(
+        default=0.0, ge=0, le=10, description="pull of the blocks' matrices to zero, per lr"
+    )
+    corpus_start: bool = Field(
+        default=True, description="start embedding and head from the corpus's pair counts (untied models)"
+    )
+    checkpoint_every: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default="auto", description="steps between checkpoints; auto: every half minute"
+    )
+    precision: Literal["auto", "fp32"] = Field(default="auto", description="number format of the products")
+    compile: Literal["auto"] | bool = Field(
+        default="auto",
+        description="auto: small kernels, compiled in a second; true: torch.compile; false: plain torch",
+    )
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Pretrain:
+        given = [name for name in ("steps", "tokens", "epochs", "time") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"at most one of steps, tokens, epochs and time; found {' and '.join(given)}")
+        return self
+
+    def clocked(self, share: Share) -> bool:
+        """Says whether the clock ends training."""
+        counted = self.steps is not None or self.tokens is not None or self.epochs is not None
+        return self.time is not None or (not counted and share.seconds is not None)
+
+    def _seconds(self, share: Share) -> float | None:
+        given = [value for value in (self.time, share.seconds) if value is not None]
+        return min(given) if given and self.clocked(share) else None
+
+    def _steps(self, batch: int, train_tokens: int) -> int | None:
+        if self.steps is not None:
+            return self.steps
+        tokens = self.tokens if self.tokens is not None else self.epochs and self.epochs * train_tokens
+        return None if not tokens else max(1, round(tokens / batch))
+
+    def resolve(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Resolved:
+        """Chooses shape, context, batch, learning rate and length from time, data and machine."""
+        from kogata.engine import autosize
+
+        tokens = _tokens_facts(facts)
+        train = tokens["splits"]["train"]
+        reasons: dict[str, str] = {}
+        changes: dict[str, Any] = {}
+        seconds = self._seconds(share)
+        given = _given_spec(facts)
+        context, reason = self.context, ""
+        if context == "auto":
+            context, reason = autosize.context_for(train["tokens"], train["documents"], tokens["vocab_size"])
+            if given is not None:
+                context = min(context, given.context)
+            reasons["context"], changes["context"] = reason, context
+        batch = self.batch
+        if batch == "auto":
+            seen = float(self.tokens or (self.epochs or autosize.MOST_EPOCHS) * train["tokens"])
+            batch, reason = autosize.batch_for(context, seconds, self.steps * 2048.0 if self.steps else seen)
+            reasons["batch"], changes["batch"] = reason, batch
+        if self.optimizer == "auto":
+            changes["optimizer"], reasons["optimizer"] = autosize.optimizer_for(seconds)
+        optimizer = changes.get("optimizer", self.optimizer)
+        if self.lr == "auto":
+            changes["lr"], reasons["lr"] = autosize.lr_for(optimizer, batch, given is not None)
+        spec = given
+        if spec is None:
+            shape, reason = self._shape(
+                tokens["vocab_size"], train["tokens"], context, batch, seconds, machine
+            )
+            spec = autosize.spec_of(self.model.family, shape, tokens["vocab_size"], context)
+            sizes = {name: getattr(shape, name) for name in shape.__dataclass_fields__}
+            changes["model"] = ModelShape(family=self.model.family, **sizes)
+            if reason:
+                reasons["model.parameters"] = f"{reason}: {format_count(spec.parameters())} weights"
+        if seconds is None and self._steps(batch, train["tokens"]) is None:
+            steps, reason = autosize.length_for(spec, batch, context, train["tokens"], machine)
+            changes["steps"], reasons["steps"] = steps, reason
+        if self.precision == "auto":
+            changes["precision"], reasons["precision"] = "fp32", "this processor has no fast 16-bit products"
+        return Resolved(stage=self.model_copy(update=changes), reasons=reasons)
+
+    def _shape(
+        self,
+        vocab_size: int,
+        train_tokens: int,
+        context: int,
+        batch: int,
+        seconds: float | None,
+        machine: Machine,
+    ) -> tuple[Any, str]:
+        from kogata.engine import autosize
+
+        asked = self.model
+        family, tied = asked.family, bool(asked.tied)
+        if asked.layers is not None and asked.width is not None:
+            shape = autosize.shape_of(family, asked.layers, asked.width, tied)
+            heads = asked.heads or shape.heads
+            return autosize.Shape(
+                layers=asked.layers,
+                width=asked.width,
+                heads=heads,
+                kv_heads=asked.kv_heads or heads,
+                ffn_width=asked.ffn_width or shape.ffn_width,
+                tied=tied,
+            ), ""
+        if asked.parameters != "auto":
+            return autosize.by_parameters(family, vocab_size, tied, context, asked.parameters), "as asked"
+        if seconds is not None or self._steps(batch, train_tokens) is None:
+            budget = autosize.DEFAULT_SECONDS if seconds is None else seconds
+            shape, seen = autosize.by_time(family, vocab_size, tied, context, batch, budget, machine)
+            reason = f"sees about {format_count(seen)} tokens in {format_seconds(budget)}"
+        else:
+            seen = (self._steps(batch, train_tokens) or 1) * batch
+            shape = autosize.by_tokens(family, vocab_size, tied, context, seen)
+            reason = f"sees {format_count(seen)} tokens"
+        return (
+            shape,
+            f"{shape.layers} layers of width {shape.width}, the largest that is well taught: it {reason}",
+        )
+
+    def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
+        """States the model's facts and what its training will take."""
+        from kogata.engine import costs
+
+        tokens = _tokens_facts(facts)
+        train = tokens["splits"]["train"]
+        spec = self._spec(facts)
+        assert isinstance(self.batch, int) and isinstance(self.context, int)
+        micro = costs.micro_tokens(spec, self.batch, self.context, _room(share))
+        muon = self.optimizer != "adamw"
+        fused = self.compile == "auto" and machine.compiler
+        step = costs.step_cost(
+            spec,
+            machine,
+            batch=self.batch,
+            context=self.context,
+            micro=micro,
+            muon=muon,
+            fused=fused,
+            processes=share.processes,
+        )
+        start = self.corpus_start and not spec.tied and not (facts.get("model"))
+        before = costs.STAGE_SECONDS
+        if start:
+            before += costs.corpus_start_seconds(spec.vocab_size, spec.width, train["tokens"], machine)
+        budget = self._seconds(share)
+        steps = self._steps(self.batch, train["tokens"])
+        if budget is not None:
+            steps = max(1, int((budget - before) / step.seconds))
+        assert steps is not None
+        seconds = budget if budget is not None else before + steps * step.seconds
+        peak = costs.peak_bytes(spec, micro=micro, muon=muon, processes=share.processes, corpus_start=start)
+        size = 4 * spec.parameters()
+        made = {
+            "spec": spec.to_dict(),
+            "architecture": spec.family,
+            "parameters": spec.parameters(),
+            "vocab_size": spec.vocab_size,
+            "context": spec.context,
+            "tokenizer_digest": tokens.get("tokenizer_digest"),
+            "end_id": tokens.get("end_id"),
+        }
+        cost = Cost(
+            seconds=seconds,
+            cpu_seconds=seconds * machine.cores,
+            joules=machine.joules(seconds),
+            tokens=steps * self.batch,
+            flops=steps * step.flops,
+            peak_bytes=peak,
+            size_bytes=size,
+        )
+        return Forecast(facts=made, cost=cost, disk_bytes=size + 2 * costs.state_bytes(spec, muon))
+
+    def _spec(self, facts: Mapping[str, Facts | None]) -> ModelSpec:
+        from kogata.engine import autosize
+
+        given = _given_spec(facts)
+        if given is not None:
+            return given
+        shape, _ = self._shape(_tokens_facts(facts)["vocab_size"], 0, 256, 1, 1.0, Machine())
+        assert isinstance(self.context, int)
+        return autosize.spec_of(self.model.family, shape, _tokens_facts(facts)["vocab_size"], self.context)
+
+    def run(self, given: Given, bench: Bench) -> Facts:
+        """Trains and writes a Hugging Face folder with its metrics."""
+        from kogata.engine import costs
+        from kogata.engine.pretraining import Length, Pretraining, pretrain
+
+        tokens = one(given, "tokens")
+        start = given.get("model")
+        facts: dict[str, Facts | None] = {"tokens": tokens.facts, "model": start.facts if start else None}
+        assert isinstance(self.batch, int) and isinstance(self.context, int) and self.lr != "auto"
+        spec = self._spec(facts)
+        train = tokens.facts["splits"]["train"]
+        steps = None if self.clocked(bench.share) else self._steps(self.batch, train["tokens"])
+        job = Pretraining(
+            tokens=tokens.path,
+            facts=tokens.facts,
+            spec=spec,
+            length=Length(steps=steps, limit=self.time, warmup=self.warmup, decay=self.decay),
+            model=start.path if start else None,
+            optimizer=self.optimizer,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            batch=self.batch,
+            micro=costs.micro_tokens(spec, self.batch, self.context, _room(bench.share)),
+            context=self.context,
+            corpus_start=self.corpus_start,
+            compile=self.compile,
+            checkpoint_steps=None if self.checkpoint_every == "auto" else self.checkpoint_every,
+        )
+        return pretrain(job, bench)
+
+    def steps_taken(self, facts: Facts) -> dict[str, Any]:
+        """Gives the settings that replay a result without a clock."""
+        training = facts["training"]
+        length = {"steps": training["steps"], "tokens": None, "epochs": None, "time": None}
+        return {**length, "warmup": training["warmup"], "decay": training["decay"]}
+
+
+def _room(share: Share) -> int | None:
+    """Gives the bytes for the activations of one process: a third of the budget."""
+    return None if share.memory_bytes is None else share.memory_bytes // (3 * share.processes)
+
+
+def _tokens_facts(facts: Mapping[str, Facts | None]) -> Facts:
+    tokens = facts["tokens"]
+    assert tokens is not None
+    return tokens
+
+
+def _given_spec(facts: Mapping[str, Facts | None]) -> ModelSpec | None:
+    from kogata.nn.spec import ModelSpec
+
+    model = facts.get("model")
+    if model is None:
+        return None
+    if not model.get("spec"):
+        raise RecipeError(
+            "this model cannot be trained on here",
+            where="train.pretrain, slot model",
+            found=f"architecture {model.get('architecture')}",
+            expected="llama, qwen2, qwen3, smollm3 or arcee",
+            remedy="use train.finetune, which runs other architectures through transformers",
+        )
+    return ModelSpec.from_dict(dict(model["spec"]))

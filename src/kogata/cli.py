@@ -164,7 +164,11 @@ def store(args: argparse.Namespace) -> None:
         freed = sum(api.store_remove(name) for name in args.names)
         emit(args.json, {"freed_bytes": freed}, f"freed {format_bytes(freed)}")
     else:
-        freed = api.store_free(parse_bytes(args.bytes) if args.bytes else None)
+        try:
+            wanted = parse_bytes(args.bytes) if args.bytes else None
+        except ValueError as error:
+            raise RecipeError(str(error), where="--bytes") from None
+        freed = api.store_free(wanted)
         emit(args.json, {"freed_bytes": freed}, f"freed {format_bytes(freed)}")
 
 

@@ -38,8 +38,8 @@ def test_splits_a_docstring_into_its_sections() -> None:
 
 
 class Inner(BaseModel):
-    family: Literal["qwen3", "llama"] = Field("qwen3", description="graph")
-    parameters: int | Literal["auto"] = Field("auto", description="how many")
+    family: Literal["qwen3", "llama"] = Field(default="qwen3", description="graph")
+    parameters: int | Literal["auto"] = Field(default="auto", description="how many")
 
 
 class Outer(BaseModel):
@@ -49,7 +49,7 @@ class Outer(BaseModel):
     lr: float = Field(1e-3, gt=0, le=1, description="step size")
     time: Seconds | None = Field(None, description="how long")
     names: list[str] = Field(default_factory=lambda: ["a", "b c"], description="some\nnames")
-    model: Inner = Field(default_factory=Inner, description="the model")
+    model: Inner = Field(Inner(), description="the model")
     keep: bool = True
 
 

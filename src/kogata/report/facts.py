@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
+from kogata.core.amounts import Cost, format_joules
 from kogata.core.receipt import Receipt
 
 
@@ -56,3 +58,12 @@ def bytes_per_token(receipts: Iterable[Receipt]) -> float | None:
         if train.get("tokens") and train.get("bytes"):
             return train["bytes"] / train["tokens"]
     return None
+
+
+def joules_text(cost: Cost) -> str:
+    """Writes an energy range; `–` when not measured."""
+    if cost.joules is None:
+        return "–"
+    low, high = format_joules(cost.joules.low), format_joules(cost.joules.high)
+    unit = re.sub(r"[\d.e+]", "", high)
+    return f"{low.removesuffix(unit) if re.sub(r'[0-9.e+]', '', low) == unit else low}–{high}"

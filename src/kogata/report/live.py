@@ -184,13 +184,8 @@ class LiveScreen:
         if row.started is not None:
             spent = time.monotonic() - row.started
             wheel = SPINNER[int(time.monotonic() * 8) % len(SPINNER)]
-            return (
-                Text(wheel, "bold"),
-                Text(row.label, "bold"),
-                Text(format_seconds(spent), "bold"),
-                forecast,
-                "",
-            )
+            glyph = Text(wheel, "bold") if self.live else Text("■", "yellow")
+            return glyph, Text(row.label, "bold"), Text(format_seconds(spent), "bold"), forecast, ""
         return Text("·", "dim"), Text(row.label, "dim"), "", format_seconds(row.forecast), ""
 
     def _work(self, row: Row) -> RenderableType:

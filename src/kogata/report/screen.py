@@ -31,7 +31,7 @@ class Screen(Protocol):
 def make_screen(*, quiet: bool = False, stream: IO[str] | None = None) -> Screen:
     """Chooses the screen: silent, live on a terminal, else a plain line every ten seconds."""
     stream = stream or sys.stderr
-    if quiet:
+    if quiet or stream is None:
         return SilentScreen()
     if stream.isatty() and os.environ.get("TERM") != "dumb":
         from kogata.report.live import LiveScreen

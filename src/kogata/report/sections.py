@@ -8,10 +8,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from kogata.core.amounts import Budget, Cost, format_bytes, format_count, format_joules, format_seconds
+from kogata.core.amounts import Budget, Cost, format_bytes, format_count, format_seconds
 from kogata.core.receipt import Machine, Receipt, total_cost
 from kogata.report.cards import as_recipe
-from kogata.report.facts import accounts_of
+from kogata.report.facts import accounts_of, joules_text
 from kogata.report.plots import bar
 
 _JAPANESE = re.compile(r"[\u3040-\u30ff]")
@@ -21,15 +21,6 @@ _YAML = re.compile(r"^(\s*(?:- )?)([\w.]+)(:)(.*)$")
 def language(text: str) -> str | None:
     """Says `ja` for Japanese text, so that the browser picks Japanese glyphs."""
     return "ja" if _JAPANESE.search(text) else None
-
-
-def joules_text(cost: Cost) -> str:
-    """Writes an energy range; `–` when not measured."""
-    if cost.joules is None:
-        return "–"
-    low, high = format_joules(cost.joules.low), format_joules(cost.joules.high)
-    unit = re.sub(r"[\d.e+]", "", high)
-    return f"{low.removesuffix(unit) if re.sub(r'[0-9.e+]', '', low) == unit else low}–{high}"
 
 
 # The figures on top

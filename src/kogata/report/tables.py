@@ -13,7 +13,7 @@ from rich.text import Text
 from kogata.core.amounts import Budget, Cost, format_bytes, format_count, format_joules, format_seconds
 from kogata.core.receipt import Receipt, total_cost
 from kogata.report.cards import SECTIONS, Card, as_recipe
-from kogata.report.facts import highlights
+from kogata.report.facts import highlights, joules_text
 
 if TYPE_CHECKING:
     from kogata.core.recipe import Plan
@@ -29,12 +29,6 @@ def _table(*columns: str, right: tuple[int, ...] = ()) -> Table:
     for position, name in enumerate(columns):
         table.add_column(name, justify="right" if position in right else "left", no_wrap=position in right)
     return table
-
-
-def _joules(cost: Cost) -> str:
-    if cost.joules is None:
-        return "–"
-    return f"{format_joules(cost.joules.low)}–{format_joules(cost.joules.high)}"
 
 
 def budget_text(budget: Budget) -> str:
@@ -92,7 +86,7 @@ def plan_view(plan: Plan) -> RenderableType:
             Text(kind, "dim" if step.fused_into else ""),
             format_seconds(cost.seconds),
             format_bytes(cost.peak_bytes),
-            _joules(cost),
+            joules_text(cost),
             format_bytes(cost.size_bytes),
             format_bytes(step.forecast.disk_bytes) if step.forecast.disk_bytes else "–",
         )
@@ -103,7 +97,7 @@ def plan_view(plan: Plan) -> RenderableType:
         Text("start and report included", "dim"),
         format_seconds(total.seconds),
         format_bytes(total.peak_bytes),
-        _joules(total),
+        joules_text(total),
         format_bytes(total.size_bytes),
         format_bytes(plan.disk_bytes),
         style="bold",
@@ -126,7 +120,7 @@ def plan_view(plan: Plan) -> RenderableType:
 
 def _setting(stage: Any, name: str) -> Any:
     """Reads a resolved setting by its dotted name."""
-    value = stage
+    value: Any = stage
     for part in name.split("."):
         value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)
     return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
@@ -163,7 +157,7 @@ def run_view(run: Any) -> RenderableType:
         table.add_row("", f"{pairs['accuracy']:.1%} ± {pairs['standard_error']:.1%} of grammar pairs")
     if found["parameters"]:
         table.add_row("model", f"{format_count(found['parameters'])} parameters")
-    spent = f"{format_seconds(total.seconds)} · {format_bytes(total.peak_bytes)} · {_joules(total)}"
+    spent = f"{format_seconds(total.seconds)} · {format_bytes(total.peak_bytes)} · {joules_text(total)}"
     table.add_row("spent", spent)
     for name, facts in found["files"].items():
         score = facts.get("bits_per_byte")

@@ -49,10 +49,11 @@ def find(address: str, entries: Sequence[Entry], where: str) -> Path_:
         if len(owners) > 1:
             raise _ambiguous(address, [".".join([entry.label, *rest]) for entry in owners], where)
         if not rest:
+            fields = list(owners[0].model.model_fields)
             raise RecipeError(
                 f"{head!r} is a stage, not a setting of one",
                 where=where,
-                expected=f"one of {', '.join(f'{head}.{name}' for name in owners[0].model.model_fields)}",
+                expected=f"one of {', '.join(f'{head}.{name}' for name in fields)}" if fields else None,
                 remedy=f"{head}.SETTING=VALUE; to leave the stage out, --without {head}",
             )
         return (*owners[0].path, *_keys(rest))

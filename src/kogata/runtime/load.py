@@ -20,7 +20,7 @@ Overrides = Mapping[str, Any] | Sequence[str]
 
 
 def load_recipe(
-    recipe: Path | str | dict[str, Any],
+    recipe: Path | str | Mapping[str, Any],
     overrides: Overrides = (),
     *,
     budget: Sequence[str] = (),
@@ -30,7 +30,7 @@ def load_recipe(
     """Reads a recipe from a file, or from the plain values of one.
 
     Args:
-        recipe: a YAML file's path, or a dict as a file would hold it.
+        recipe: a YAML file's path, or a mapping as a file would hold it.
         overrides: settings to change, by address.
         budget: parts of the budget to change, `["time=5min"]`.
         seed: another seed.
@@ -39,8 +39,8 @@ def load_recipe(
     Raises:
         RecipeError: something in it is wrong; says where, what was found, what was expected, the remedy.
     """
-    if isinstance(recipe, dict):
-        located = Located(value=copy.deepcopy(recipe), name="")
+    if isinstance(recipe, Mapping):
+        located = Located(value=copy.deepcopy(dict(recipe)), name="")
         draft = Draft(located, Path.cwd(), None, name="recipe")
     else:
         path = Path(recipe).expanduser()

@@ -73,7 +73,7 @@ def profile_machine(
     """
     begun = time.monotonic()
     facts = identity(device)
-    path = home() / "machines" / f"{_digest(facts)[:24]}.json"
+    path = home() / f"machine-{_digest(facts)[:24]}.json"
     kept = _read(path, facts)
     if not fresh and kept is not None and not kept.due():
         return kept.profile(path, 0.0)

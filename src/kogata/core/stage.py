@@ -60,7 +60,7 @@ class Resolved:
 
 def _against_recipe(path: str, info: ValidationInfo) -> str:
     folder = (info.context or {}).get("folder")
-    if folder is None or "://" in path or path.startswith("~") or Path(path).is_absolute():
+    if folder is None or "://" in path or path.startswith(("~", "hub:")) or Path(path).is_absolute():
         return str(Path(path).expanduser()) if path.startswith("~") else path
     return str(Path(folder) / path)
 

@@ -236,7 +236,7 @@ class TextTokenizer:
                     where=where,
                     found=f"{char!r} (U+{ord(char):04X})",
                     expected="characters that occur in the training text",
-                    remedy="train the tokenizer with `kind: bpe`, which can write any text",
+                    remedy="train the tokenizer with `method: bpe`, which can write any text",
                 )
 
 

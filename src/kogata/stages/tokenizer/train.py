@@ -38,7 +38,7 @@ class Train(Stage):
     takes = {"corpus": Slot(kinds=(Kind.CORPUS,))}
     makes = Kind.TOKENIZER
 
-    kind: str = Field(
+    method: str = Field(
         default="bpe", description="bpe (pairs of bytes that occur often), or characters (one token each)"
     )
     vocab_size: int | Literal["auto"] = Field(
@@ -50,12 +50,12 @@ class Train(Stage):
         "with the word after it and digits apart, gpt-2 is older",
     )
 
-    @field_validator("kind")
+    @field_validator("method")
     @classmethod
     def _known(cls, value: str) -> str:
         names = registry.variant_names("engine.vocabulary")
         if value not in names:
-            raise ValueError(f"unknown kind {value!r}; expected one of {', '.join(names)}")
+            raise ValueError(f"unknown method {value!r}; expected one of {', '.join(names)}")
         return value
 
     @field_validator("vocab_size")
@@ -72,7 +72,7 @@ class Train(Stage):
         changes: dict[str, Any] = {}
         reasons: dict[str, str] = {}
         if self.vocab_size == "auto":
-            way = registry.variant("engine.vocabulary", self.kind)
+            way = registry.variant("engine.vocabulary", self.method)
             size, reason = way.auto_size(corpus, getattr(share, "budget_seconds", None))
             reasons["vocab_size"] = f"{size}: {reason}" if size else reason
             if size is not None:
@@ -88,12 +88,12 @@ class Train(Stage):
         """Estimates from the size and language of the training text."""
         corpus = facts["corpus"]
         assert corpus is not None
-        way = registry.variant("engine.vocabulary", self.kind)
+        way = registry.variant("engine.vocabulary", self.method)
         asked = self.vocab_size if isinstance(self.vocab_size, int) else None
         vocab_size, bytes_per_token = way.expected(corpus, asked)
         size = corpus["splits"].get("train", {}).get("bytes", 0)
         seen = min(size, way.SAMPLE_BYTES or size)
-        slow = 4.0 if self.kind == "bpe" and corpus.get("language_hint") in UNSPACED else 1.0
+        slow = 4.0 if self.method == "bpe" and corpus.get("language_hint") in UNSPACED else 1.0
         seconds = 0.4 + size / READ_BYTES_PER_SECOND + slow * way.SECONDS_PER_MB * seen / 1e6
         return Forecast(
             facts={
@@ -101,7 +101,7 @@ class Train(Stage):
                 "end_id": 0,
                 "end_token": "<|endoftext|>",
                 "pre": "qwen2" if self.pre == "auto" else self.pre,
-                "kind_of_units": self.kind,
+                "method": self.method,
                 "bytes_per_token": bytes_per_token,
             },
             cost=Cost(
@@ -121,7 +121,7 @@ class Train(Stage):
         from kogata.engine.tokens import tokenizer_digest
 
         corpus = one(given, "corpus")
-        way = registry.variant("engine.vocabulary", self.kind)
+        way = registry.variant("engine.vocabulary", self.method)
         total = corpus.facts["splits"].get("train", {}).get("bytes", 0)
         if not total:
             raise DataError(
@@ -157,18 +157,18 @@ class Train(Stage):
             "end_id": made.end_id,
             "end_token": engine.END,
             "pre": pre,
-            "kind_of_units": self.kind,
+            "method": self.method,
             "bytes_per_token": round(sum(len(text.encode()) for text in kept) / max(1, ids), 4),
             "tokenizer_digest": tokenizer_digest(bench.out),
             "trained_on_characters": seen,
         }
 
     def _check_size(self) -> None:
-        if self.kind == "bpe" and isinstance(self.vocab_size, int) and self.vocab_size < LEAST_VOCABULARY:
+        if self.method == "bpe" and isinstance(self.vocab_size, int) and self.vocab_size < LEAST_VOCABULARY:
             raise DataError(
                 "the vocabulary is too small for single bytes",
                 where="vocab_size of tokenizer.train",
                 found=str(self.vocab_size),
                 expected=f"at least {LEAST_VOCABULARY} (256 bytes and the end token), or auto",
-                remedy="for one token a character write `kind: characters`",
+                remedy="for one token a character write `method: characters`",
             )

@@ -28,6 +28,8 @@ MACHINE = Machine(
     versions={"python": "3.11.9", "torch": "2.13.0+cpu"},
 )
 
+SPEC = {"family": "qwen3", "layers": 6, "width": 192, "heads": 3, "context": 256}
+
 RECIPE = """\
 name: novels
 budget: {time: 4min, memory: 4GiB}
@@ -218,7 +220,7 @@ def receipts() -> list[Receipt]:
             "done",
             cost(192, 1240),
             cost(193.4, 1188, tokens=4_833_280, flops=1.34e14),
-            {"parameters": 4_212_480, "architecture": "qwen3", "context": 256},
+            {"parameters": 4_212_480, "architecture": "qwen3", "context": 256, "spec": SPEC},
         ),
         (
             "evaluate",

@@ -18,6 +18,7 @@ def highlights(receipts: Iterable[Receipt]) -> dict[str, Any]:
         "minimal_pairs": None,
         "samples": [],
         "parameters": None,
+        "spec": {},
         "files": {},
     }
     for receipt in receipts:
@@ -33,6 +34,7 @@ def highlights(receipts: Iterable[Receipt]) -> dict[str, Any]:
             found["samples"] = facts["samples"]
         if receipt.kind == "model" and facts.get("parameters"):
             found["parameters"] = facts["parameters"]
+            found["spec"] = {"architecture": facts.get("architecture"), **(facts.get("spec") or {})}
         if receipt.kind == "bundle" and isinstance(facts.get("files"), dict):
             found["files"] = facts["files"]
     return found
@@ -67,3 +69,8 @@ def joules_text(cost: Cost) -> str:
     low, high = format_joules(cost.joules.low), format_joules(cost.joules.high)
     unit = re.sub(r"[\d.e+]", "", high)
     return f"{low.removesuffix(unit) if re.sub(r'[0-9.e+]', '', low) == unit else low}–{high}"
+
+
+def reason_text(value: str, reason: str) -> str:
+    """Gives a choice's reason without the value, which stands beside it."""
+    return reason.removeprefix(f"{value}: ")

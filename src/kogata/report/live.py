@@ -15,7 +15,7 @@ from rich.text import Text
 
 from kogata.core.amounts import format_bytes, format_count, format_seconds
 from kogata.core.receipt import Receipt
-from kogata.report.screen import count_text, done_text, figure_of, format_clock, spark
+from kogata.report.screen import count_text, done_text, figure_of, format_clock, left_text, spark
 
 GLYPHS = {"done": "✓", "reused": "↺", "fused": "┆", "failed": "✗", "refused": "✗", "stopped": "■"}
 STYLES = {
@@ -196,7 +196,7 @@ class LiveScreen:
             part = min(row.done / row.total, 1.0)
             bar = Table.grid(padding=(0, 2, 0, 0))
             left = facts.get("left_seconds")
-            told = f"{part:.0%}" + (f"  {format_seconds(max(left, 0.0))} left" if left is not None else "")
+            told = f"{part:.0%}" + (f"  {left_text(left)}" if left is not None else "")
             count = f"{count_text(row.done)} of {count_text(row.total)}"
             bar.add_row(
                 ProgressBar(total=1.0, completed=part, width=width // 2, complete_style="cyan"),

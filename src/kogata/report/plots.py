@@ -58,6 +58,7 @@ def line_plot(series: Sequence[Series], x: Axis, y: Axis, *, title: str, small: 
         return f"{to_x(point[0]):.1f} {HEIGHT - to_y(point[1]):.1f}"
 
     shapes: list[str] = []
+    dots: list[str] = []
     marks: list[Markup] = []
     for value in ticks(y_low, y_high, 3 if small else 5):
         level = HEIGHT - to_y(value)
@@ -68,10 +69,10 @@ def line_plot(series: Sequence[Series], x: Axis, y: Axis, *, title: str, small: 
         marks.append(_mark("x odd" if number % 2 else "x", f"left:{place:.2f}%", x.write(value)))
     for line in kept:
         if line.dots:
-            dots = "".join(f"M{at(point)}h0" for point in line.points)
+            inside = [point for point in line.points if y_low <= point[1] <= y_high]
             joined = "M" + "L".join(at(point) for point in line.points)
             shapes.append(f'<path class="line thin {line.colour}" d="{joined}"/>')
-            shapes.append(f'<path class="dots {line.colour}" d="{dots}"/>')
+            dots.append(f'<path class="dots {line.colour}" d="{"".join(f"M{at(p)}h0" for p in inside)}"/>')
         else:
             style = "faint" if line.faint else "line"
             joined = "M" + "L".join(at(point) for point in line.points)
@@ -99,6 +100,7 @@ def line_plot(series: Sequence[Series], x: Axis, y: Axis, *, title: str, small: 
         '<figure class="plot{}"><figcaption><b>{}</b><span class="keys">{}</span></figcaption>'
         '<div class="area" data-plot="{}">'
         '<svg viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>'
+        '<svg class="over" viewBox="0 0 {} {}" preserveAspectRatio="none" aria-hidden="true">{}</svg>'
         "{}</div></figure>"
     ).format(
         " small" if small else "",
@@ -109,6 +111,9 @@ def line_plot(series: Sequence[Series], x: Axis, y: Axis, *, title: str, small: 
         HEIGHT,
         title,
         Markup("".join(shapes)),
+        WIDTH,
+        HEIGHT,
+        Markup("".join(dots)),
         Markup("").join(marks),
     )
 

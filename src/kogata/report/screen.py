@@ -185,9 +185,14 @@ def progress_parts(facts: dict[str, Any]) -> list[str]:
         ("tokens_per_second", lambda value: f"{format_count(value)} tok/s"),
         ("gemm_share", lambda value: f"{value:.0%} of the machine"),
         ("memory_bytes", format_bytes),
-        ("left_seconds", lambda value: f"{format_seconds(max(value, 0))} left"),
+        ("left_seconds", left_text),
     )
     return [write(inner[name]) for name, write in shown if inner.get(name) is not None]
+
+
+def left_text(seconds: float) -> str:
+    """Says how much of the time budget is left, or by how much it is passed."""
+    return f"{format_seconds(seconds)} left" if seconds >= 0 else f"{format_seconds(-seconds)} over budget"
 
 
 def progress_text(facts: dict[str, Any]) -> str:

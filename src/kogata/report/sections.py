@@ -11,7 +11,7 @@ from markupsafe import Markup
 from kogata.core.amounts import Budget, Cost, format_bytes, format_count, format_seconds
 from kogata.core.receipt import Machine, Receipt, total_cost
 from kogata.report.cards import as_recipe
-from kogata.report.facts import accounts_of, joules_text
+from kogata.report.facts import accounts_of, joules_text, reason_text
 from kogata.report.plots import bar
 
 _JAPANESE = re.compile(r"[\u3040-\u30ff]")
@@ -57,10 +57,21 @@ def tiles(receipts: Sequence[Receipt], found: Mapping[str, Any], budget: Budget)
     if found["parameters"]:
         files = {name: facts.get("bytes") for name, facts in found["files"].items() if facts.get("bytes")}
         smallest = min(files, key=lambda name: files[name], default=None)
-        line = [f"{format_bytes(files[smallest])} as {smallest}"] if smallest else []
+        line = [_shape(found["spec"])] if found["spec"] else []
+        line += [f"{format_bytes(files[smallest])} as {smallest}"] if smallest else []
         largest = max(files.values(), default=None)
         tile("Parameters", format_count(found["parameters"]), line, largest, budget.size)
     return rows
+
+
+def _shape(spec: Mapping[str, Any]) -> str:
+    """Says a model's shape: family, layers, width, context."""
+    parts = [str(spec.get("architecture") or spec.get("family") or "model")]
+    if spec.get("layers") and spec.get("width"):
+        parts.append(f"{spec['layers']} layers of width {spec['width']}")
+    if spec.get("context"):
+        parts.append(f"context {spec['context']}")
+    return ", ".join(parts)
 
 
 # Quality
@@ -271,14 +282,18 @@ def choice_rows(receipts: Sequence[Receipt]) -> list[dict[str, str]]:
             for part in name.split("."):
                 value = value.get(part) if isinstance(value, Mapping) else None
             shown = "" if value is None else as_recipe(value)
-            rows.append({"name": f"{receipt.label}.{name}", "value": shown, "reason": reason})
+            rows.append(
+                {"name": f"{receipt.label}.{name}", "value": shown, "reason": reason_text(shown, reason)}
+            )
     return rows
 
 
 def machine_rows(machine: Machine, receipts: Sequence[Receipt]) -> list[tuple[str, str]]:
     """Gives what the machine is, as measured, and the versions that were used."""
     rate = format_count
-    watts = f"{machine.watts[0]:g}–{machine.watts[1]:g} W, {machine.watts_source}" if machine.watts else "–"
+    watts = (
+        f"{machine.watts[0]:.3g}–{machine.watts[1]:.3g} W, {machine.watts_source}" if machine.watts else "–"
+    )
     rows = [
         ("processor", machine.model or machine.device),
         ("cores", f"{machine.cores}{f' · {machine.isa}' if machine.isa else ''}"),

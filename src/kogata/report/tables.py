@@ -13,7 +13,7 @@ from rich.text import Text
 from kogata.core.amounts import Budget, Cost, format_bytes, format_count, format_joules, format_seconds
 from kogata.core.receipt import Receipt, total_cost
 from kogata.report.cards import SECTIONS, Card, as_recipe
-from kogata.report.facts import highlights, joules_text
+from kogata.report.facts import highlights, joules_text, reason_text
 
 if TYPE_CHECKING:
     from kogata.core.recipe import Plan
@@ -106,7 +106,9 @@ def plan_view(plan: Plan) -> RenderableType:
     for step in plan.steps:
         for setting, reason in step.reasons.items():
             value = as_recipe(_setting(step.stage, setting))
-            choices.add_row(f"{step.step.label}.{setting}", Text(value, "cyan"), Text(reason, "dim"))
+            choices.add_row(
+                f"{step.step.label}.{setting}", Text(value, "cyan"), Text(reason_text(value, reason), "dim")
+            )
     lines: list[RenderableType] = [head, Text(where, "dim"), Text(), table, Text()]
     if choices.row_count:
         lines += [choices, Text()]

@@ -72,7 +72,7 @@ def _part(label: str, rows: list[dict[str, Any]], density: float | None) -> dict
         y = Axis(name="bits per byte", write=lambda value: f"{value:.3g}")
         dots = [Series(name="held-out", points=heldout, colour="b", dots=True)]
         loss += line_plot(dots, x, y, title="Held-out, bits per byte")
-    rate = Axis(name="", write=lambda value: f"{value:.2g}", low=0.0)
+    rate = Axis(name="", write=rate_text, low=0.0)
     speed = Axis(name="", write=format_count, low=0.0)
     small = [
         line_plot([Series(name=title, points=points, colour="c")], x, axis, title=title, small=True)
@@ -91,6 +91,14 @@ def _part(label: str, rows: list[dict[str, Any]], density: float | None) -> dict
         "small": small,
         "note": note if density and heldout and raw else None,
     }
+
+
+def rate_text(value: float) -> str:
+    """Writes a learning rate in few characters: `0.02`, `7.5e-4`."""
+    if value == 0 or abs(value) >= 0.001:
+        return f"{value:.2g}"
+    mantissa, _, power = f"{value:.1e}".partition("e")
+    return f"{mantissa.removesuffix('.0')}e{int(power)}"
 
 
 def _norm_axis(rows: Sequence[dict[str, Any]]) -> Axis:

@@ -8,9 +8,12 @@ text counted, special tokens not. A window's first token is predicted from the l
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -226,3 +229,29 @@ def sample_texts(texts: Iterable[str], limit: int | None) -> tuple[list[str], in
         if left < 16:
             break
     return [chosen[at] for at in sorted(chosen) if chosen[at]], total
+
+
+def encoder(folder: Path) -> Callable[[list[str]], list[list[int]]]:
+    """Gives the function that tokenises texts as in training: special tokens written in text are text."""
+    from kogata.engine.load import load_tokenizer
+
+    tokenizer = load_tokenizer(folder)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        return [found.ids for found in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+    return encode
+
+
+def default_prompts(texts: Sequence[str]) -> list[str]:
+    """Gives beginnings in the language of some texts; in one we have none for, their own first words."""
+    from kogata.engine.text import language_hint
+
+    ours = json.loads((files("kogata") / "data" / "prompts.json").read_text(encoding="utf-8"))
+    language = language_hint("\n".join(text[:2000] for text in texts[:10])) if texts else "en"
+    if language in ours:
+        return ours[language]
+    return [text.strip()[:24] for text in texts[:4]]

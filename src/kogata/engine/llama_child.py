@@ -221,7 +221,8 @@ def work(job: Job) -> dict[str, Any]:
     ids = [engine.tokenize(text) for text in job["texts"]]
     if job["do"] == "score":
         pieces = [piece for document in ids for piece in windows(document, job["end_id"], job["window"])]
-        answer["loss"] = math.fsum(engine.losses(*piece) for piece in pieces)
+        first, step = job.get("part", [0, 1])
+        answer["loss"] = math.fsum(engine.losses(*piece) for piece in pieces[first::step])
         answer["tokens"] = sum(map(len, ids))
     return answer | {"ids": ids}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,3 @@ def get_format(name: str) -> Format:
     """
     module = registry.variant("engine.export", name.replace("-", "_"))
     return module if isinstance(module, Format) else module.FORMAT
-
-
-def count_bytes(texts: Sequence[str]) -> int:
-    """Counts the bytes of texts."""
-    return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)

@@ -1,0 +1,98 @@
+"""What reading text and writing on will take: seconds and bytes, from the shape alone. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kogata.core.receipt import Machine
+from kogata.core.stage import Facts
+from kogata.engine import costs
+from kogata.nn.spec import ModelSpec
+
+READ_TOUCH_SECONDS = 1.6e-10
+"""Core-seconds per float that norms, rotations and gates touch in a forward pass without fused kernels."""
+READ_LOGIT_SECONDS = 1.2e-9
+"""Core-seconds per logit for softmax and choice."""
+STEP_SECONDS = 3.0e-4
+"""Of one new token, per layer: operations on single rows are all dispatch."""
+LOAD_BYTES_PER_SECOND = 1e9
+WRITE_BYTES_PER_SECOND = 120e6
+"""Of an export: read, convert, write, and hash when sealed."""
+LLAMA_WRITE_SECONDS = 1.0
+"""Of writing 100,000 tokens of a vocabulary into a GGUF file."""
+LLAMA_START_SECONDS = 0.4
+LLAMA_FLOPS = 22e9
+"""Of llama.cpp on one core, as its wheel is built; the same in f32, f16 and q8_0 within a third."""
+TRANSFORMERS_START_SECONDS = 2.5
+
+
+def bytes_per_token(vocab_size: int | None, language: str | None) -> float:
+    """Guesses the bytes of a token where no tokenizer is at hand."""
+    if vocab_size is None or vocab_size > 30_000:
+        return 3.5
+    if vocab_size < 600:
+        return 1.0
+    from kogata.engine.vocabulary import bpe
+
+    return bpe.expected({"language_hint": language or "en"}, vocab_size)[1]
+
+
+def spec_of(model: Facts) -> ModelSpec | None:
+    """Gives a model's shape from its facts; None where our decoder cannot express it."""
+    return ModelSpec.from_dict(model["spec"]) if model.get("spec") else None
+
+
+def forward_flops(model: Facts, context: int) -> float:
+    """Counts one token's forward pass: from the shape, or two per weight."""
+    spec = spec_of(model)
+    if spec is not None:
+        return float(spec.forward_flops_per_token(context))
+    return 2.0 * (model.get("parameters") or 100e6)
+
+
+def read_seconds(model: Facts, tokens: float, context: int, machine: Machine) -> float:
+    """Forecasts computing the probabilities of so many tokens."""
+    flops = tokens * forward_flops(model, context)
+    spec = spec_of(model)
+    if spec is None:
+        return flops / (0.5 * (machine.gemm_flops or costs.USUAL_FLOPS * machine.cores))
+    gated = 3 if spec.ffn == "swiglu" else 2
+    floats = tokens * spec.layers * (8 * spec.width + 4 * spec.q_width + gated * 2 * spec.ffn_width)
+    touched = floats * READ_TOUCH_SECONDS + tokens * spec.vocab_size * READ_LOGIT_SECONDS
+    return flops / costs.gemm_rate(spec, machine) + costs.cores_seconds(touched, machine.cores)
+
+
+def write_seconds(model: Facts, tokens: int, machine: Machine) -> float:
+    """Forecasts writing so many tokens, one by one."""
+    weights = 4.0 * (model.get("parameters") or 100e6)
+    layers = int((model.get("spec") or {}).get("layers", 24))
+    return tokens * (layers * STEP_SECONDS + weights / (0.5 * (machine.stream_bytes or 10e9)))
+
+
+def load_seconds(model: Facts) -> float:
+    """Forecasts reading the weights into memory."""
+    return 0.2 + 4.0 * (model.get("parameters") or 100e6) / LOAD_BYTES_PER_SECOND
+
+
+def read_bytes(model: Facts, tokens: int) -> int:
+    """Forecasts the peak resident bytes of reading batches of so many tokens."""
+    spec: Any = spec_of(model)
+    weights = 4 * int(model.get("parameters") or 100e6)
+    held = 0 if spec is None else 4 * tokens * (6 * spec.width + 3 * spec.q_width + 3 * spec.ffn_width)
+    return costs.TORCH_BYTES + weights + held + 64 * 2**20
+
+
+def runtime_seconds(runtime: str, model: Facts, tokens: float, window: int, machine: Machine) -> float:
+    """Forecasts scoring a file in its own runtime, start included."""
+    if runtime == "transformers":
+        return (
+            TRANSFORMERS_START_SECONDS
+            + load_seconds(model)
+            + 1.3 * read_seconds(model, tokens, window, machine)
+        )
+    spread = machine.cores if 4 * (model.get("parameters") or 0) > 60e6 else 1
+    return (
+        LLAMA_START_SECONDS
+        + load_seconds(model)
+        + tokens * forward_flops(model, window) / LLAMA_FLOPS / spread
+    )

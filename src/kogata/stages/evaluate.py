@@ -1,0 +1,238 @@
+"""How good a model is on text it has not seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from kogata.core.amounts import Bytes, Cost, Forecast, format_bytes, format_count
+from kogata.core.artifact import Kind
+from kogata.core.errors import RecipeError, Stopped
+from kogata.core.receipt import Machine
+from kogata.core.stage import Bench, Facts, Given, InputPath, Resolved, Share, Slot, Stage, one
+
+LARGE_PARAMETERS = 30e6
+LIMIT_BYTES, LARGE_LIMIT_BYTES = 256_000, 64_000
+PAIRS, PAIR_BYTES = 850, 85
+
+
+def _prompts(value: Any) -> Any:
+    return [value] if isinstance(value, str) and value != "auto" else value
+
+
+class Evaluate(Stage):
+    """Measures a model on held-out text: bits per byte, minimal pairs of English grammar, samples.
+
+    Bits per byte: documents one by one, the end token before each, windows of min(context, 256) tokens that
+    do not overlap, every byte counted. Minimal pairs: how often the grammatical one of two sentences is the
+    likelier, over 34 paradigms of BLiMP, with its standard error.
+
+    Pays when: models are compared; it costs seconds.
+    Hurts when: the held-out text is no sample of what the model is for: the figure then answers nothing.
+    Cost: one forward pass over the scored text: about 256 kB, or 64 kB for models above 30 M weights.
+    Source: bits per byte as in Gao et al. 2020 (The Pile); minimal pairs: Warstadt et al. 2020 (BLiMP).
+    Measured here: not yet measured.
+    """
+
+    takes = {"model": Slot(kinds=(Kind.MODEL,)), "corpus": Slot(kinds=(Kind.CORPUS,), optional=True)}
+    makes = Kind.SCORES
+
+    split: Literal["heldout", "test"] = Field(default="heldout", description="which set-apart text is scored")
+    window: int | Literal["auto"] = Field(
+        default="auto", description="tokens a prediction may look back; auto: min(context, 256), the measure"
+    )
+    limit: Literal["auto", "all"] | Bytes = Field(
+        default="auto",
+        description="bytes of text that are scored at most, chosen by content and the same for every model; "
+        "auto: 256kB (64kB for models above 30 M weights); all: every byte",
+    )
+    minimal_pairs: Literal["auto"] | bool | InputPath = Field(
+        default="auto",
+        description="true: the BLiMP pairs that come with Kogata; a path: JSON lines with good and bad; "
+        "auto: true where the held-out text is English",
+    )
+    prompts: Annotated[list[str] | Literal["auto"], BeforeValidator(_prompts)] = Field(
+        default="auto", description="beginnings the model continues; auto: a few in the text's language"
+    )
+    sample_tokens: int = Field(default=48, ge=0, le=4096, description="tokens of each sample; 0: no samples")
+    temperature: float = Field(
+        default=0.8, ge=0, le=5, description="of the samples: 0 takes the likeliest token each time"
+    )
+
+    def resolve(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Resolved:
+        """Chooses the window, the limit, and whether English pairs make sense."""
+        model, corpus = facts["model"], facts.get("corpus")
+        assert model is not None
+        changes: dict[str, Any] = {}
+        reasons: dict[str, str] = {}
+        if corpus is not None and "splits" in corpus and not _documents(corpus, self.split):
+            raise RecipeError(
+                f"the corpus has no {self.split} text to score",
+                where="split of evaluate",
+                found=f"splits {', '.join(corpus['splits']) or 'none'}",
+                expected=f"a split {self.split!r}",
+                remedy=f"give data.read a {self.split} share or path",
+            )
+        if self.window == "auto":
+            context = model.get("context") or 256
+            changes["window"] = min(context, 256)
+            reasons["window"] = f"min(context {context}, 256), the measure"
+        if self.limit == "auto":
+            large = (model.get("parameters") or 0) > LARGE_PARAMETERS
+            changes["limit"] = LARGE_LIMIT_BYTES if large else LIMIT_BYTES
+            size = f"{format_count(model.get('parameters'))} weights"
+            reasons["limit"] = f"{size}: {format_bytes(changes['limit'])} at most"
+        if self.minimal_pairs == "auto":
+            language = (corpus or {}).get("language_hint")
+            changes["minimal_pairs"] = language == "en"
+            reasons["minimal_pairs"] = (
+                f"the text's language is {language or 'not known'}; the pairs are English"
+            )
+        return Resolved(stage=self.model_copy(update=changes), reasons=reasons)
+
+    def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
+        """Counts the tokens to read and to write."""
+        from kogata.engine import inference_costs as costs
+
+        model, corpus = facts["model"], facts.get("corpus") or {}
+        assert model is not None
+        window = self.window if isinstance(self.window, int) else min(model.get("context") or 256, 256)
+        each = costs.bytes_per_token(model.get("vocab_size"), corpus.get("language_hint"))
+        size = (corpus.get("splits") or {}).get(self.split, {}).get("bytes", 0)
+        if not isinstance(self.limit, str):
+            size = min(size, self.limit)
+        tokens = size / each
+        pairs = 2 * PAIRS * PAIR_BYTES / min(each, 3.0) / 2 if self.minimal_pairs is not False else 0.0
+        prompts = len(self.prompts) if isinstance(self.prompts, list) else 4
+        seconds = costs.load_seconds(model) + size / 4e6
+        seconds += costs.read_seconds(model, tokens, window, machine)
+        seconds += costs.read_seconds(model, pairs, 32, machine) * 1.5
+        seconds += costs.write_seconds(model, prompts * self.sample_tokens, machine)
+        cost = Cost(
+            seconds=seconds,
+            cpu_seconds=seconds * (1 + 0.7 * (machine.cores - 1)),
+            joules=machine.joules(seconds),
+            tokens=int(tokens + pairs),
+            flops=(tokens + pairs) * costs.forward_flops(model, window),
+            peak_bytes=costs.read_bytes(model, 4096) + 4 * size,
+            size_bytes=None,
+        )
+        return Forecast(facts={}, cost=cost, disk_bytes=20_000)
+
+    def run(self, given: Given, bench: Bench) -> Facts:
+        """Scores, judges, samples; writes scores.json."""
+        from kogata.engine import evaluate as engine
+        from kogata.engine.load import load_model
+
+        artifact, corpus = one(given, "model"), given.get("corpus")
+        loaded = load_model(artifact.path)
+        end_id = artifact.facts.get("end_id")
+        end_id = loaded.end_id if end_id is None else end_id
+        if loaded.source.role != "decoder" or end_id is None:
+            raise RecipeError(
+                "this model cannot be scored as a language model",
+                where=str(artifact.facts.get("architecture") or loaded.source.name),
+                found="a text encoder"
+                if loaded.source.role != "decoder"
+                else "a tokenizer without an end token",
+                expected="a causal language model whose tokenizer has an end token",
+            )
+        window = self.window if isinstance(self.window, int) else engine.default_window(loaded.context)
+        encode = engine.encoder(artifact.path)
+        seen = _Seen(bench, artifact.facts, window)
+        scores: Facts = {"bits_per_byte": None, "minimal_pairs": None, "samples": []}
+        texts: list[str] = []
+        if corpus is not None:
+            texts, total = _texts(corpus.path, self.split, None if self.limit == "all" else self.limit)
+            documents = list(engine.encode_documents(encode, texts))
+            seen.expect(sum(len(ids) for ids, _ in documents))
+            found = engine.bits_per_byte(
+                loaded.decoder, documents, end_id=end_id, window=window, progress=seen
+            )
+            seen.add(found.tokens)
+            scores["bits_per_byte"] = {**found.to_dict(), "split": self.split, "of_bytes": total}
+            bench.log(
+                f"{found.value:.3f} bits per byte over {format_bytes(found.bytes)} of {self.split} text"
+            )
+        scores["minimal_pairs"] = self._pairs(loaded, encode, end_id, texts, seen)
+        scores["samples"] = self._samples(loaded, texts, seen)
+        text = json.dumps(scores, ensure_ascii=False, indent=1)
+        (bench.out / "scores.json").write_text(text + "\n", encoding="utf-8")
+        pairs = scores["minimal_pairs"]
+        compact = pairs and {name: value for name, value in pairs.items() if name != "by_paradigm"}
+        return {**scores, "minimal_pairs": compact}
+
+    def _pairs(self, loaded: Any, encode: Any, end_id: int, texts: list[str], seen: _Seen) -> Facts | None:
+        from kogata.engine import minimal_pairs
+        from kogata.engine.text import language_hint
+
+        if self.minimal_pairs == "auto":
+            wanted = language_hint("\n".join(text[:2000] for text in texts[:10])) == "en"
+        else:
+            wanted = self.minimal_pairs is not False
+        if not wanted:
+            return None
+        chosen = (
+            minimal_pairs.read_pairs(Path(self.minimal_pairs))
+            if isinstance(self.minimal_pairs, str) and self.minimal_pairs != "auto"
+            else minimal_pairs.bundled_pairs()
+        )
+        seen.expect(0)
+        found = minimal_pairs.judge(loaded.decoder, encode, chosen, end_id=end_id, progress=seen)
+        seen.add(seen.last)
+        share = f"{100 * found.accuracy:.1f} ± {100 * found.standard_error:.1f} %"
+        seen.bench.log(f"minimal pairs: {share} of {found.n} right (chance: 50 %)")
+        return found.to_dict()
+
+    def _samples(self, loaded: Any, texts: list[str], seen: _Seen) -> list[dict[str, str]]:
+        from kogata.engine.evaluate import default_prompts
+        from kogata.engine.generate import generate_text
+
+        if not self.sample_tokens:
+            return []
+        prompts = default_prompts(texts) if self.prompts == "auto" else self.prompts
+        made: list[dict[str, str]] = []
+        for seed, prompt in enumerate(prompts):
+            seen(0)
+            pieces = generate_text(
+                loaded, prompt, max_tokens=self.sample_tokens, temperature=self.temperature, seed=seed
+            )
+            made.append({"prompt": prompt, "text": "".join(pieces)})
+        return made
+
+
+def _documents(corpus: Facts, split: str) -> int:
+    return (corpus["splits"].get(split) or {}).get("documents", 0)
+
+
+def _texts(path: Path, split: str, limit: int | None) -> tuple[list[str], int]:
+    from kogata.engine.evaluate import sample_texts
+    from kogata.engine.text import read_corpus
+
+    return sample_texts((document.text for document in read_corpus(path, split)), limit)
+
+
+class _Seen:
+    """Tells the bench how far reading has come, and stops when asked."""
+
+    def __init__(self, bench: Bench, model: Facts, window: int) -> None:
+        from kogata.engine.inference_costs import forward_flops
+
+        self.bench, self.total, self.last = bench, 0, 0
+        self._each = forward_flops(model, window)
+
+    def expect(self, total: int) -> None:
+        self.total = total
+
+    def add(self, tokens: int) -> None:
+        self.bench.count(tokens=tokens, flops=tokens * self._each)
+
+    def __call__(self, done: int) -> None:
+        self.last = done
+        if self.bench.stopping():
+            raise Stopped("stopped while evaluating", remedy="the same command starts the evaluation again")
+        self.bench.progress(done, self.total or None, unit="tokens")

@@ -1,0 +1,233 @@
+"""Files that others can run."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from kogata.core.amounts import Bytes, Cost, Forecast, format_bytes
+from kogata.core.artifact import Kind
+from kogata.core.errors import RecipeError, Refused, Stopped
+from kogata.core.receipt import Machine
+from kogata.core.registry import suggest
+from kogata.core.stage import Bench, Facts, Given, Resolved, Share, Slot, Stage, one
+
+SCORED_BYTES, LARGE_SCORED_BYTES = 40_000, 12_000
+LARGE_PARAMETERS = 30e6
+
+
+def _formats(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class Export(Stage):
+    """Writes the model in formats that others load, and scores each file in its own runtime.
+
+    `hf` is a folder that plain transformers loads; `gguf-f32`, `gguf-f16` and `gguf-q8_0` are files for
+    llama.cpp. A file whose bits per byte rise above the model's by more than its tolerance is refused: so a
+    file that loads but computes something else is never handed out.
+
+    Pays when: the model leaves Kogata.
+    Hurts when: never, but each format costs its bytes on disk.
+    Cost: seconds for small models: the bytes are written once, and some 40 kB of text is scored per file.
+    Source: the formats of transformers and llama.cpp.
+    Measured here: not yet measured.
+    """
+
+    takes = {"model": Slot(kinds=(Kind.MODEL,)), "corpus": Slot(kinds=(Kind.CORPUS,), optional=True)}
+    makes = Kind.BUNDLE
+
+    formats: Annotated[list[str], BeforeValidator(_formats), Field(min_length=1)] = Field(
+        default=["hf", "gguf-q8_0"], description="what to write: hf, gguf-f32, gguf-f16, gguf-q8_0"
+    )
+    tolerance: float | Literal["auto"] = Field(
+        default="auto",
+        description="how much a file's bits per byte may rise above the model's; auto: 0.001 for hf, 0.005 "
+        "for gguf-f32 and gguf-f16, 0.02 for gguf-q8_0",
+    )
+    scored_bytes: Literal["auto"] | Bytes = Field(
+        default="auto", description="bytes of held-out text each file is scored on at most; auto: 40kB"
+    )
+
+    @field_validator("formats")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        from kogata.engine.export._common import format_names
+
+        names = format_names()
+        for name in value:
+            if name not in names:
+                near = suggest(name, names)
+                hint = f"; did you mean {near!r}?" if near else ""
+                raise ValueError(f"unknown format {name!r}; expected one of {', '.join(names)}{hint}")
+        return list(dict.fromkeys(value))
+
+    @field_validator("tolerance")
+    @classmethod
+    def _some(cls, value: float | str) -> float | str:
+        if not isinstance(value, str) and not 0 <= value < math.inf:
+            raise ValueError(f"found {value}; a tolerance is 0 or more bits per byte")
+        return value
+
+    def resolve(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Resolved:
+        """Refuses what a format cannot hold, and chooses how much text each file is scored on."""
+        from kogata.engine.export._common import get_format
+
+        model, corpus = facts["model"], facts.get("corpus")
+        assert model is not None
+        for name in self.formats:
+            why = get_format(name).refuse(model) if model.get("parameters") is not None else None
+            if why:
+                raise RecipeError(
+                    f"{name} cannot hold this model",
+                    where="formats of export",
+                    found=why,
+                    expected="another format, for example hf",
+                )
+        if self.scored_bytes != "auto":
+            return Resolved(stage=self)
+        large = (model.get("parameters") or 0) > LARGE_PARAMETERS
+        chosen = LARGE_SCORED_BYTES if large else SCORED_BYTES
+        reason = (
+            f"{format_bytes(chosen)} a file: a check, no measurement" if corpus else "no text to score on"
+        )
+        return Resolved(
+            stage=self.model_copy(update={"scored_bytes": chosen}), reasons={"scored_bytes": reason}
+        )
+
+    def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
+        """Counts the bytes to write and the tokens to score."""
+        from kogata.engine import inference_costs as costs
+        from kogata.engine.export._common import get_format
+
+        model, corpus = facts["model"], facts.get("corpus")
+        assert model is not None
+        sizes = {name: get_format(name).forecast_bytes(model) for name in self.formats}
+        known = [size for size in sizes.values() if size is not None]
+        text = 0
+        if corpus:
+            most = self.scored_bytes if isinstance(self.scored_bytes, int) else SCORED_BYTES
+            text = min((corpus.get("splits") or {}).get("heldout", {}).get("bytes", 0), most)
+        language = (corpus or {}).get("language_hint")
+        tokens = text / costs.bytes_per_token(model.get("vocab_size"), language)
+        window = min(model.get("context") or 256, 256)
+        seconds = 0.2 + sum(known) / costs.WRITE_BYTES_PER_SECOND
+        if tokens:
+            seconds += costs.load_seconds(model) + costs.read_seconds(model, tokens, window, machine)
+        for name in self.formats:
+            runtime = get_format(name).runtime
+            if runtime == "llama.cpp":
+                seconds += costs.LLAMA_WRITE_SECONDS * (model.get("vocab_size") or 0) / 1e5
+            if tokens:
+                seconds += costs.runtime_seconds(runtime, model, tokens, window, machine)
+        cost = Cost(
+            seconds=seconds,
+            cpu_seconds=seconds * 1.2,
+            joules=machine.joules(seconds),
+            tokens=int(tokens) * (len(self.formats) + 1),
+            flops=tokens * (len(self.formats) + 1) * costs.forward_flops(model, window),
+            peak_bytes=costs.read_bytes(model, 4096) + 4 * int(model.get("parameters") or 0) + 2**27,
+            size_bytes=max(known) if known else None,
+        )
+        return Forecast(facts={}, cost=cost, disk_bytes=sum(known))
+
+    def run(self, given: Given, bench: Bench) -> Facts:
+        """Writes each format, weighs it, scores it."""
+        from kogata.engine import evaluate as engine
+        from kogata.engine.export._common import get_format
+
+        model, corpus = one(given, "model"), given.get("corpus")
+        texts = self._texts(corpus)
+        window = engine.default_window(model.facts.get("context"))
+        size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+        own, ids, end_id = _own_score(model, texts, window) if texts else (None, [], None)
+        files: dict[str, Facts] = {}
+        for at, name in enumerate(self.formats):
+            if bench.stopping():
+                raise Stopped("stopped while exporting", remedy="the same command starts the export again")
+            bench.progress(at, len(self.formats), unit="files")
+            form = get_format(name)
+            place = bench.out / form.place
+            written = form.write(model.path, place, {"model": model.facts, "corpus": corpus and corpus.facts})
+            for note in written.notes:
+                bench.log(f"{name}: {note}")
+            row: Facts = {
+                "format": name,
+                "bytes": sum(item.stat().st_size for item in written.files),
+                "largest_file": max((item.stat().st_size for item in written.files), default=0),
+                "runtime": form.runtime,
+                "bits_per_byte": None,
+                "scored_bytes": 0,
+                "notes": written.notes,
+            }
+            _within_size(form.place, row["largest_file"], bench.share.size_bytes)
+            if texts and own is not None:
+                scored = form.score(place, texts, end_id=end_id, window=window)
+                row["bits_per_byte"] = scored.loss / math.log(2) / size
+                row["scored_bytes"], row["rise"] = size, row["bits_per_byte"] - own
+                row["same_token_ids"] = scored.ids == ids
+                self._within_tolerance(form, row, own)
+                bench.count(tokens=scored.tokens)
+            said = (
+                f", {row['bits_per_byte']:.3f} bits per byte in {form.runtime}" if row["scored_bytes"] else ""
+            )
+            bench.log(f"{name}: {format_bytes(row['bytes'])}{said}")
+            files[form.place] = row
+        found = {"files": files, "model_bits_per_byte": own, "scored_bytes": size, "window": window}
+        text = json.dumps(found, ensure_ascii=False, indent=1)
+        (bench.out / "files.json").write_text(text + "\n", encoding="utf-8")
+        return found
+
+    def _texts(self, corpus: Any) -> list[str]:
+        from kogata.engine.evaluate import sample_texts
+        from kogata.engine.text import read_corpus
+
+        if corpus is None:
+            return []
+        limit = self.scored_bytes if isinstance(self.scored_bytes, int) else SCORED_BYTES
+        return sample_texts((document.text for document in read_corpus(corpus.path, "heldout")), limit)[0]
+
+    def _within_tolerance(self, form: Any, row: Facts, own: float) -> None:
+        allowed = form.tolerance if self.tolerance == "auto" else self.tolerance
+        if row["rise"] > allowed or not math.isfinite(row["bits_per_byte"]):
+            raise Refused(
+                f"{row['format']} loses more than its tolerance",
+                where=form.place,
+                found=f"{row['bits_per_byte']:.4f} bits per byte in {form.runtime}, {row['rise']:+.4f}"
+                + ("" if row["same_token_ids"] else "; its token ids differ from the model's"),
+                expected=f"at most {own:.4f} {allowed:+g}",
+                remedy="export a wider format, or raise `tolerance` of export",
+            )
+
+
+def _own_score(model: Any, texts: list[str], window: int) -> tuple[float, list[list[int]], int]:
+    """Scores the texts with the model itself: bits per byte, the token ids, the end token."""
+    from kogata.engine import evaluate as engine
+    from kogata.engine.load import load_model
+
+    loaded = load_model(model.path)
+    end_id = model.facts.get("end_id")
+    end_id = loaded.end_id if end_id is None else end_id
+    if end_id is None:
+        raise RecipeError(
+            "the model cannot be scored", where="export", found="a tokenizer without an end token",
+            expected="an end token", remedy="export without a corpus",
+        )  # fmt: skip
+    documents = list(engine.encode_documents(engine.encoder(model.path), texts))
+    found = engine.bits_per_byte(loaded.decoder, documents, end_id=end_id, window=window)
+    return found.value, [ids for ids, _ in documents], end_id
+
+
+def _within_size(place: str, size: int, budget: int | None) -> None:
+    if budget is not None and size > budget:
+        raise Refused(
+            "an exported file is larger than the budget's size",
+            where=place,
+            found=format_bytes(size),
+            expected=f"at most {format_bytes(budget)}",
+            remedy="export a narrower format, such as gguf-q8_0 alone, or train a smaller model",
+        )

@@ -63,7 +63,8 @@ def test_shows_everything_a_reader_asks_for(run: Path) -> None:
         "1.731", "bits per byte", "1.7312", "3.6610", "58.4% ± 0.7%", "wh island",  # quality
         "3min42s", "budget 4min", "3min46s with what was reused", "1.16GiB", "budget 4GiB",  # budget
         "3.11–8.43kJ", "modelled: package-share",  # energy
-        "4.21M", "qwen3, 6 layers of width 192, context 256", "model-q8_0.gguf", "4.67MiB", "llama.cpp, on 64KiB", "+0.0013",  # files
+        "4.21M", "qwen3, 6 layers of width 192, context 256",
+        "model-q8_0.gguf", "4.67MiB", "llama.cpp, on 64KiB", "+0.0013",  # files
         "train.pretrain", "3min13s", "3min12s", "16.8s", "14.0s", "1.21GiB",  # cost and forecast
         "Loss, bits per byte", "held-out", "Learning rate", "1,179 steps", "46% of the machine",  # training
         "31 too short", "12 too many symbols", "3 copy of heldout", "98.0% of the bytes kept",  # funnel

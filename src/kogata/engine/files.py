@@ -8,7 +8,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from kogata.core.errors import DataError
 
@@ -17,6 +17,11 @@ EXPANSION = 200
 """More than this many times the packed size is no text …"""
 EXPANSION_FREE = 2**30
 """… once it is more than this many bytes."""
+
+LOOKED_INTO = 2**18
+"""Bytes of text unpacked to see how much a file expands."""
+MOST_EXPANSION = 1100
+"""What gzip can do at most."""
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"%PDF-", "a PDF"),
@@ -82,12 +87,9 @@ class InputFile:
         """
         raw = self.path.open("rb")
         if self.packed == ".gz":
-            return _buffered(gzip.GzipFile(fileobj=raw), self)
+            return _buffered(gzip.GzipFile(fileobj=raw), raw, self)
         if self.packed == ".zst":
-            import zstandard
-
-            reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-            return _buffered(reader, self)
+            return _buffered(io.BufferedReader(_Zstd(raw), 2**17), raw, self)
         return raw
 
     def raw_bytes(self) -> int:
@@ -95,36 +97,37 @@ class InputFile:
         size = self.path.stat().st_size
         if self.packed is None or size < 20:
             return size
-        if self.packed == ".gz" and size < 2**30:
-            with self.path.open("rb") as file:
-                file.seek(-4, io.SEEK_END)
-                (said,) = struct.unpack("<I", file.read(4))
-            # The trailer is that of the last member only, modulo 4 GiB: believe what can be true.
-            if size * 0.9 <= said <= size * 60:
-                return said
         if self.packed == ".zst":
             import zstandard
 
             with self.path.open("rb") as file:
                 said = zstandard.frame_content_size(file.read(64))
-            if said > size:
-                return said
-        return self._by_ratio(size)
+        else:
+            with self.path.open("rb") as file:
+                file.seek(-4, io.SEEK_END)
+                (said,) = struct.unpack("<I", file.read(4))
+        # What a file says is true of its first frame or last member, modulo 4 GiB: believe what can be true.
+        low, high = self._by_ratio(size)
+        return said if low <= said <= high else round((low * high) ** 0.5)
 
-    def _by_ratio(self, size: int) -> int:
+    def _by_ratio(self, size: int) -> tuple[float, float]:
+        """Bounds the size by how much the beginning expands."""
         with self.path.open("rb") as raw:
             counted = _Counted(raw)
             if self.packed == ".gz":
                 reader: BinaryIO = gzip.GzipFile(fileobj=counted)  # type: ignore[arg-type]
             else:
-                import zstandard
-
-                reader = zstandard.ZstdDecompressor().stream_reader(counted)  # type: ignore[arg-type]
+                reader = io.BufferedReader(_Zstd(counted))  # type: ignore[arg-type]
             try:
-                got = len(reader.read(2**18))
+                got = len(reader.read(LOOKED_INTO))
             except (OSError, EOFError, zlib.error, RuntimeError):
-                return size * 3
-            return round(size * got / max(1, counted.count)) if counted.count < size else got
+                return size * 1.0, size * 9.0
+        if got < LOOKED_INTO:
+            return got, got
+        if counted.count >= size:
+            return got, got * MOST_EXPANSION
+        guess = size * got / counted.count
+        return 0.6 * guess, 1.7 * guess
 
 
 class _Counted(io.RawIOBase):
@@ -142,24 +145,60 @@ class _Counted(io.RawIOBase):
         return data
 
 
-def _buffered(reader: object, file: InputFile) -> BinaryIO:
-    return io.BufferedReader(_Guarded(reader, file), 2**18)  # type: ignore[return-value]
+class _Zstd(io.RawIOBase):
+    """Reads zstd, one frame after another; a frame that ends early is an EOFError, not an end."""
+
+    # A block of 4 bytes may become 128 KiB, so little is fed at a time.
+    FED = 2048
+
+    def __init__(self, raw: BinaryIO) -> None:
+        import zstandard
+
+        self._make = zstandard.ZstdDecompressor().decompressobj
+        self._raw, self._frame, self._rest = raw, self._make(), b""
+        self._ready = memoryview(b"")
+        self._begun = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            fed = self._rest or self._raw.read(self.FED)
+            self._rest = b""
+            if not fed:
+                if self._begun:
+                    raise EOFError
+                return 0
+            self._begun = True
+            self._ready = memoryview(self._frame.decompress(fed))
+            if self._frame.eof:
+                self._rest = self._frame.unused_data
+                self._frame, self._begun = self._make(), False
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
+
+
+def _buffered(reader: Any, raw: BinaryIO, file: InputFile) -> BinaryIO:
+    return io.BufferedReader(_Guarded(reader, raw, file), 2**18)  # type: ignore[return-value]
 
 
 class _Guarded(io.RawIOBase):
     """Reads compressed data; damage and endless expansion become `Unreadable`."""
 
-    def __init__(self, reader: object, file: InputFile) -> None:
-        self._reader, self._file = reader, file
+    def __init__(self, reader: Any, raw: BinaryIO, file: InputFile) -> None:
+        self._reader, self._raw, self._file = reader, raw, file
         self._size = max(1, file.path.stat().st_size)
         self._count = 0
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: object) -> int:
+    def readinto(self, buffer: Any) -> int:
         try:
-            count = self._reader.readinto(buffer)  # type: ignore[attr-defined]
+            count = self._reader.readinto(buffer)
         except EOFError:
             raise self._damaged("it ends too early") from None
         except Exception as error:
@@ -189,7 +228,8 @@ class _Guarded(io.RawIOBase):
 
     def close(self) -> None:
         if not self.closed:
-            self._reader.close()  # type: ignore[attr-defined]
+            self._reader.close()
+            self._raw.close()
         super().close()
 
 

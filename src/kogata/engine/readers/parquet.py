@@ -19,11 +19,10 @@ BATCH = 256
 
 def read(file: InputFile, options: ReadOptions, account: Account) -> Iterator[Document]:
     """Yields one document a row."""
-    opened = _open(file)
-    column = _text_column(opened, file, options)
-    wanted = [column, *([options.columns["id"]] if "id" in options.columns else [])]
-    chosen = ReadOptions(columns={**options.columns, "text": column})
-    with opened:
+    with _open(file) as opened:
+        column = _text_column(opened, file, options)
+        wanted = [column, *([options.columns["id"]] if "id" in options.columns else [])]
+        chosen = ReadOptions(columns={**options.columns, "text": column})
         rows = enumerate(_rows(opened, wanted, file), 1)
         for document in rows_to_documents(rows, file, chosen, account):
             account.read_bytes += len(document.text.encode("utf-8", "surrogatepass"))
@@ -69,8 +68,7 @@ def _text_column(opened: Any, file: InputFile, options: ReadOptions) -> str:
 
 def sample(file: InputFile, options: ReadOptions, look: int = LOOK) -> Sample:
     """Looks at the metadata and the first rows."""
-    opened = _open(file)
-    with opened:
+    with _open(file) as opened:
         column = _text_column(opened, file, options)
         metadata = opened.metadata
         whole = 0

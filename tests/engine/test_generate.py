@@ -59,13 +59,13 @@ def test_filters_and_temperature() -> None:
     model = Fixed(odds.log().tolist())
 
     def shares(**options: object) -> list[float]:
-        drawn = torch.tensor(generate(model, [0], 4000, seed=3, **options))
-        return [round(float((drawn == token).float().mean()), 1) for token in range(4)]
+        drawn = torch.tensor(generate(model, [0], 1000, seed=3, **options))
+        return [float((drawn == token).float().mean()) for token in range(4)]
 
-    assert shares(temperature=1.0) == pytest.approx([0.5, 0.3, 0.2, 0.0], abs=0.11)
-    assert shares(temperature=1.0, top_k=2) == pytest.approx([0.6, 0.4, 0, 0], abs=0.05)
-    assert shares(temperature=1.0, top_p=0.9)[3] == 0 and shares(temperature=1.0, top_p=0.9)[2] > 0
-    assert shares(temperature=0.2)[0] == pytest.approx(0.9, abs=0.11)
+    assert shares(temperature=1.0) == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.05)
+    assert shares(temperature=1.0, top_k=2) == pytest.approx([0.625, 0.375, 0, 0], abs=0.05)
+    assert shares(temperature=1.0, top_p=0.9) == pytest.approx([0.526, 0.316, 0.158, 0], abs=0.05)
+    assert shares(temperature=0.2)[0] == pytest.approx(0.926, abs=0.03)
 
 
 def test_stops_before_the_end_token() -> None:

@@ -44,6 +44,60 @@ def test_folder_and_tokenizer_of_a_gguf_file(tmp_path: Path) -> None:
     assert loaded.encode("The cat") == tokenizer.encode("The cat").ids
 
 
+def test_a_beginning_is_put_before_texts_where_the_file_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gguf
+
+    tokenizer = write_small_tokenizer(tmp_path)
+    add = gguf.GGUFWriter.add_bos_token_id
+
+    def add_both(self: gguf.GGUFWriter, number: int) -> None:
+        add(self, number)
+        self.add_add_bos_token(True)
+
+    monkeypatch.setattr(gguf.GGUFWriter, "add_bos_token_id", add_both)
+    write_small_gguf(tmp_path / "m.gguf", random_decoder(small_spec()), tokenizer)
+    loaded = load_model(tmp_path / "m.gguf")
+    assert loaded.tokenizer.encode("The cat").ids == [0, *tokenizer.encode("The cat").ids]
+    assert loaded.encode("The cat") == tokenizer.encode("The cat").ids
+
+
+@pytest.mark.parametrize("factor", [8.0, 32.0])
+def test_llama3_scaling_is_found_behind_its_table(
+    factor: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gguf
+
+    from kogata.nn.rope import inverse_frequencies
+
+    scaling = {
+        "rope_type": "llama3",
+        "factor": factor,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    spec = small_spec(rope_scaling=scaling, rope_theta=5e5, head_dim=64)
+    plain, _ = inverse_frequencies(64, 5e5, None, 64)
+    scaled, _ = inverse_frequencies(64, 5e5, scaling, 64)
+    table = (plain / scaled).numpy()
+    write = gguf.GGUFWriter.write_header_to_file
+
+    def write_with_table(self: gguf.GGUFWriter, *more: object) -> None:
+        self.add_tensor("rope_freqs.weight", table)
+        write(self)
+
+    monkeypatch.setattr(gguf.GGUFWriter, "write_header_to_file", write_with_table)
+    tokenizer = write_small_tokenizer(tmp_path)
+    write_small_gguf(tmp_path / "m.gguf", random_decoder(spec), tokenizer)
+    assert load_gguf(tmp_path / "m.gguf").spec == spec
+    table = table * 1.5
+    write_small_gguf(tmp_path / "n.gguf", random_decoder(spec), tokenizer)
+    with pytest.raises(DataError, match="rope_freqs"):
+        spec_from_gguf(read_header(tmp_path / "n.gguf"))
+
+
 @pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0", "Q5_1"])
 def test_formats_of_numbers(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import gguf

@@ -13,8 +13,15 @@ import pytest
 from small_models import small_spec, write_small_gguf, write_small_model, write_small_tokenizer
 
 from kogata.core.errors import DataError, EnvironmentProblem
+from kogata.engine import model_hub, sources
 from kogata.engine.model_hub import download
-from kogata.engine.sources import find_model
+
+
+def find_model(name: str, revision: str | None = None) -> sources.Source:
+    """Asks anew, as another process would."""
+    model_hub.find_on_hub.cache_clear()
+    return sources.find_model(name, revision)
+
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 

@@ -168,7 +168,7 @@ def write_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
     with beside.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for tensor in tensors.values():
-            file.write(memoryview(tensor.detach().cpu().contiguous().numpy()).cast("B"))
+            file.write(tensor.detach().cpu().contiguous().numpy().data.cast("B"))
     os.replace(beside, path)
 
 

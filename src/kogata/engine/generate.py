@@ -95,7 +95,10 @@ def generate_text(
         )
     # As in evaluation, the end token stands before a text's start.
     start = [] if loaded.end_id is None else [loaded.end_id]
-    ids = start + loaded.encode(prompt)
+    plain = loaded.encode(prompt)
+    whole = loaded.tokenizer.encode(prompt).ids
+    # Where the tokenizer itself puts a beginning before every text, that one is meant.
+    ids = whole if len(whole) > len(plain) and whole[len(whole) - len(plain) :] == plain else start + plain
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     tokens = generate_tokens(loaded.decoder, ids, max_tokens=max_tokens, end_id=loaded.end_ids, **options)
     yield from _pieces(loaded.tokenizer, tokens)

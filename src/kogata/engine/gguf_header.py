@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 from dataclasses import dataclass
@@ -166,7 +167,7 @@ def spec_from_gguf(header: GgufHeader) -> ModelSpec:
 def _scaling(header: GgufHeader, head_dim: int) -> dict[str, Any] | None:
     family, kind = header.architecture, header.of_architecture("rope.scaling.type", "none")
     if "rope_freqs.weight" in header.tensors:
-        raise _not_ours(header, "rope_freqs.weight", "a table of frequencies", "none (use the safetensors)")
+        return _llama3_scaling(header, head_dim)
     if kind == "none":
         return None
     factor = header.of_architecture("rope.scaling.factor")
@@ -177,6 +178,40 @@ def _scaling(header: GgufHeader, head_dim: int) -> dict[str, Any] | None:
         original = header.of_architecture("rope.scaling.original_context_length")
         return scaling | ({"original_max_position_embeddings": int(original)} if original else {})
     raise _not_ours(header, f"{family}.rope.scaling.type", str(kind), "none | linear | yarn")
+
+
+def _llama3_scaling(header: GgufHeader, head_dim: int) -> dict[str, Any]:
+    """Finds the settings of Llama 3's scaling behind llama.cpp's table of divisors, one a pair of a head.
+
+    A pair that turns less than once within the original context is divided by the factor, one that turns
+    more than four times by 1, those between by a mean of both. Any other table is refused.
+    """
+    place = header.tensors["rope_freqs.weight"]
+    pairs = head_dim // 2
+    theta = float(header.of_architecture("rope.freq_base", 10000.0))
+    plain = [theta ** (-2 * pair / head_dim) for pair in range(pairs)]
+    table: tuple[float, ...] = ()
+    if place.type_id == 0 and place.shape == (pairs,):
+        with header.path.open("rb") as file:
+            file.seek(place.offset)
+            table = struct.unpack(f"<{pairs}f", file.read(4 * pairs))
+    factor = max(table, default=1.0)
+    between = [pair for pair, value in enumerate(table) if 1.001 < value < factor * 0.999]
+    if between:
+        pair = between[0]
+        share = (1 / table[pair] - 1 / factor) / (1 - 1 / factor)
+        original = round((1 + 3 * share) * 2 * math.pi / plain[pair])
+        shares = [min(1.0, max(0.0, (original * turn / (2 * math.pi) - 1) / 3)) for turn in plain]
+        expected = [1 / (share + (1 - share) / factor) for share in shares]
+        if all(math.isclose(a, b, rel_tol=1e-3) for a, b in zip(table, expected, strict=True)):
+            return {
+                "rope_type": "llama3",
+                "factor": float(factor),
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": original,
+            }
+    raise _not_ours(header, "rope_freqs.weight", "a table of frequencies not Llama 3's", "Llama 3's, or none")
 
 
 def _not_ours(header: GgufHeader, setting: str, found: str, expected: str) -> DataError:

@@ -62,7 +62,9 @@ def load_gguf(path: str | Path) -> Decoder:
     spec = spec_from_gguf(header)
     decoder = Decoder(spec, seed=None)
     with header.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        places = {_peer_name(name): place for name, place in header.tensors.items()}
+        # The table of frequencies is in the spec already.
+        kept = {name: place for name, place in header.tensors.items() if name != "rope_freqs.weight"}
+        places = {_peer_name(name): place for name, place in kept.items()}
 
         def get(name: str) -> Tensor:
             value = torch.from_numpy(_dequantise(header, places[name], data))
@@ -105,7 +107,7 @@ def build_tokenizer(header: GgufHeader) -> tuple[Any, dict[str, Any]]:
     Raises:
         DataError: it is no byte-level BPE whose pre-tokeniser we know.
     """
-    from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers
+    from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
     from tokenizers.models import BPE
 
     settings = header.settings
@@ -139,6 +141,12 @@ def build_tokenizer(header: GgufHeader) -> tuple[Any, dict[str, Any]]:
     for kind, special in ((3, True), (4, False)):
         chosen = [token for token, one in zip(tokens, kinds, strict=True) if one == kind]
         tokenizer.add_tokens([AddedToken(token, special=special, normalized=False) for token in chosen])
+    start = settings.get("tokenizer.ggml.bos_token_id")
+    if settings.get("tokenizer.ggml.add_bos_token") and start is not None:
+        piece = tokens[start]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=[piece, "$A"], pair=[piece, "$A", piece, "$B"], special_tokens=[(piece, start)]
+        )
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "add_prefix_space": False}
     config["model_max_length"] = header.of_architecture("context_length")
     for role in ("bos", "eos", "unknown", "padding"):

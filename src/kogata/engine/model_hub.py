@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from kogata.engine.hf_folder import PICKLED, weight_files
 from kogata.engine.sources import WANTED, Source, check_usable, describe_folder, offline
 
 
+@cache
 def find_on_hub(name: str, revision: str | None = None) -> Source:
-    """Describes a model of the hub, or its copy here when there is no network.
+    """Describes a model of the hub, or its copy here when there is no network; asks once per process.
 
     Raises:
         DataError: no such model or revision, no safetensors, no language model, or it needs its own code.
@@ -36,7 +38,7 @@ def find_on_hub(name: str, revision: str | None = None) -> Source:
     config = _config(name, sha, gated=bool(info.gated))
     role = check_usable(config, name)
     spec = try_spec(config) if role == "decoder" else None
-    weights = sum(size for file, size in sizes.items() if file.endswith(".safetensors") and "/" not in file)
+    weights = sum(size for file, size in sizes.items() if _is_weights(file))
     counted = getattr(info.safetensors, "total", None)
     here = _copy_here(name, sha)
     return Source(
@@ -76,6 +78,10 @@ def cache_folder() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
+def _is_weights(file: str) -> bool:
+    return file.startswith("model") and file.endswith(".safetensors") and "/" not in file
+
+
 def _is_wanted(file: str) -> bool:
     return "/" not in file and any(Path(file).match(pattern) for pattern in WANTED)
 
@@ -90,12 +96,12 @@ def _check_files(name: str, sizes: dict[str, int]) -> None:
             expected="config.json and safetensors",
             remedy="download the .gguf file and name it" if ggufs else "choose another model",
         )
-    if not any(file.endswith(".safetensors") and "/" not in file for file in sizes):
+    if not any(_is_weights(file) for file in sizes):
         pickled = [file for file in sizes if file.endswith(PICKLED)]
         raise DataError(
             "the model has only pickled weights" if pickled else "the model has no weights",
             where=name,
-            found=", ".join(pickled[:3]) or "no .safetensors file",
+            found=", ".join(pickled[:3]) or "no model.safetensors",
             expected="safetensors (a pickle can run code when it is opened, so none is)",
             remedy="choose another model, or a revision that has safetensors",
         )

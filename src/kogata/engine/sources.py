@@ -22,7 +22,7 @@ PACKAGES = {
 }
 """Short names of models that Python packages carry: module, and what pip calls it."""
 
-WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+WANTED = ("*.json", "model*.safetensors", "*.txt", "*.model", "*.jinja")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,7 +102,7 @@ def hub_source(**more: object) -> Source:
         "config": {"model_type": "llama"},
     }
     sizes = {"spec": small_spec(), "parameters": 10**9, "weight_bytes": 2 * 10**9}
-    return Source(**{**values, **sizes, "revision": "c0ffee", "download_bytes": 2 * 10**9, **more})  # type: ignore
+    return Source(**{**values, **sizes, "revision": "c0ffee", "download_bytes": 2 * 10**9, **more})
 
 
 def test_the_newest_revision_is_pinned_and_said(monkeypatch: pytest.MonkeyPatch) -> None:

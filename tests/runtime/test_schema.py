@@ -87,7 +87,7 @@ def test_a_field_json_does_not_know_hides_no_stage() -> None:
     class Odd(Stage):
         """Has a setting of an odd type."""
 
-        model_config: ClassVar = {"arbitrary_types_allowed": True}  # type: ignore[assignment]
+        model_config: ClassVar = {"arbitrary_types_allowed": True}
         makes = Kind.MODEL
         path: Path | complex | object = "x"
         thing: type[int] | None = None
@@ -98,7 +98,7 @@ def test_a_field_json_does_not_know_hides_no_stage() -> None:
     class Odder(Stage):
         """Has one of no type at all."""
 
-        model_config: ClassVar = {"arbitrary_types_allowed": True}  # type: ignore[assignment]
+        model_config: ClassVar = {"arbitrary_types_allowed": True}
         makes = Kind.MODEL
         thing: Stranger | None = None
 

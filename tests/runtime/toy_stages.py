@@ -24,7 +24,9 @@ class Words(Stage):
     fail: bool = False
 
     def forecast(self, facts: Any, machine: Any, share: Any) -> Forecast:
-        return Forecast(facts={"documents": self.number}, cost=Cost(seconds=0.1, peak_bytes=10**8), disk_bytes=100)
+        return Forecast(
+            facts={"documents": self.number}, cost=Cost(seconds=0.1, peak_bytes=10**8), disk_bytes=100
+        )
 
     def each(self, documents: Iterable[Document], account: Account) -> Iterator[Document]:
         list(documents)
@@ -33,7 +35,9 @@ class Words(Stage):
         for number in range(self.number):
             account.read += 1
             text = f"文書 {number}"
-            yield account.keep(Document(id=str(number), text=text, split="heldout" if number == 0 else "train"))
+            yield account.keep(
+                Document(id=str(number), text=text, split="heldout" if number == 0 else "train")
+            )
 
 
 class Odd(Stage):
@@ -75,12 +79,16 @@ class Train(Stage):
     def resolve(self, facts: Any, machine: Any, share: Share) -> Resolved:
         if self.size == "auto":
             size = 1 if share.seconds is None else int(share.seconds)
-            return Resolved(stage=self.model_copy(update={"size": size}), reasons={"size": "from the seconds"})
+            return Resolved(
+                stage=self.model_copy(update={"size": size}), reasons={"size": "from the seconds"}
+            )
         return Resolved(stage=self)
 
     def forecast(self, facts: Any, machine: Any, share: Share) -> Forecast:
         seconds = share.seconds if self.clocked(share) else (self.steps or 1) * self.pause
-        return Forecast(facts={"size": self.size}, cost=Cost(seconds=seconds, peak_bytes=10**8), disk_bytes=1000)
+        return Forecast(
+            facts={"size": self.size}, cost=Cost(seconds=seconds, peak_bytes=10**8), disk_bytes=1000
+        )
 
     def run(self, given: Any, bench: Any) -> dict[str, Any]:
         mark = Path(bench.checkpoints) / "step.json"
@@ -111,7 +119,7 @@ class Train(Stage):
             rows = [{"step": number + 1, "loss": 1 / (number + 1)} for number in range(step)]
             (bench.out / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
             (bench.out / "model.txt").write_text(f"{step} {bench.seed if self.steps else 0}")
-        return {"training": {"steps": step, "tokens": step * 10}, "world": bench.world}
+        return {"training": {"steps": step, "tokens": step * 10}, "world": bench.world, "began": began}
 
 
 class Score(Stage):
@@ -141,7 +149,12 @@ class Search(Stage):
 
     def run(self, given: Any, bench: Any) -> dict[str, Any]:
         steps = [
-            Step(name="toy.train", stage=Train(steps=count), label=f"trial-{count}", use={"corpus": "toy.words"})
+            Step(
+                name="toy.train",
+                stage=Train(steps=count),
+                label=f"trial-{count}",
+                use={"corpus": "toy.words"},
+            )
             for count in (1, 2)
         ]
         receipts = bench.run(steps, Budget(), 5)

@@ -10,6 +10,7 @@ from typing import Any
 
 from kogata.core.amounts import Budget, Cost, Forecast
 from kogata.core.receipt import Machine
+from kogata.core.registry import registry
 from kogata.core.stage import Share, Stage
 
 
@@ -81,6 +82,15 @@ def step_to_dict(step: Step) -> dict[str, Any]:
     if step.share is not None:
         settings["share"] = step.share
     return {step.name: settings}
+
+
+def step_from_dict(row: dict[str, Any]) -> Step:
+    """Reads what `step_to_dict` wrote, for steps that a stage asks for."""
+    ((name, parts),) = row.items()
+    settings = dict(parts)
+    label, use, share = settings.pop("as", name), settings.pop("use", {}), settings.pop("share", None)
+    stage = registry.stage(name).model_validate(settings)
+    return Step(name=name, stage=stage, label=label, use=use, share=share)
 
 
 @dataclass(frozen=True, kw_only=True)

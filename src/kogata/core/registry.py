@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from kogata.core.errors import RecipeError
+from kogata.core.paths import hash_files
 from kogata.core.stage import Stage
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -93,7 +94,8 @@ class Registry:
         self.plugin_files: dict[str, Path] = {}
         """Stage or `folder/variant` name → the file that registered it."""
         self._loading: Path | None = None
-        self._loaded: set[Path] = set()
+        self._loaded: set[str] = set()
+        """Hashes of the plug-in files that were run; a copy of one is the same plug-in."""
 
     def add_stage(self, name: str, stage: type[Stage]) -> None:
         """Registers a stage of a plug-in; a name that exists is refused."""
@@ -165,12 +167,13 @@ class Registry:
             RecipeError: the file is missing, fails, or defines no `register`.
         """
         path = path.resolve()
-        if path in self._loaded:
-            return
         if not path.is_file():
             raise RecipeError(
                 "no such plug-in file", where=str(path), remedy="correct `plugins:` in the recipe"
             )
+        content = hash_files([path])
+        if content in self._loaded:
+            return
         spec = importlib.util.spec_from_file_location(f"kogata_plugin_{path.stem}", path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
@@ -182,7 +185,7 @@ class Registry:
                 "the plug-in does not load", where=str(path), found=f"{type(error).__name__}: {error}"
             ) from error
         self._register(module, path)
-        self._loaded.add(path)
+        self._loaded.add(content)
 
     def _register(self, module: ModuleType, path: Path) -> None:
         register = getattr(module, "register", None)

@@ -12,7 +12,8 @@ from typing import Any
 
 from kogata.core.errors import RecipeError
 from kogata.core.recipe import Recipe
-from kogata.runtime.load import with_settings, without_stage
+from kogata.runtime.load import with_settings
+from kogata.runtime.load import without as leave_out
 from kogata.runtime.machine import machine_profile
 from kogata.runtime.statistics import mean_interval, paired
 from kogata.runtime.system import write_beside
@@ -165,7 +166,7 @@ def _variants(
 ) -> dict[str, Recipe]:
     variants = {BASELINE: recipe}
     for label in without:
-        variants[f"without {label}"] = without_stage(recipe, label)
+        variants[f"without {label}"] = leave_out(recipe, label)
     for address, values in settings.items():
         for value in values:
             changed = with_settings(recipe, {address: value})

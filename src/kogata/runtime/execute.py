@@ -58,7 +58,6 @@ def execute(
     """
     label: str = job.request["label"]
     workers = group.ready(job.world)
-    meter.watch([worker.pid for worker in workers])
     port = free_port() if job.world > 1 else None
     for worker in workers:
         worker.ask({**job.request, "rank": worker.rank, "world": job.world, "port": port})
@@ -69,7 +68,7 @@ def execute(
     kill_at: float | None = None
     while waiting:
         signum = tick()
-        used = meter.memory_bytes()
+        used = meter.tree_bytes()
         if job.memory_limit and used and used > job.memory_limit and breach is None:
             breach = used
         if kill_at is None and (signum is not None or breach is not None):

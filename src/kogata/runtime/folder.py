@@ -19,7 +19,7 @@ from kogata.runtime.system import write_beside
 
 @dataclass
 class RunFolder:
-    """`runs/NAME`: recipe.yaml, plan.json, receipts.jsonl, metrics.jsonl, report.html and what was exported."""
+    """`runs/NAME`: recipe.yaml, plan.json, receipts.jsonl, metrics.jsonl, report.html, exports."""
 
     path: Path
     run_id: str

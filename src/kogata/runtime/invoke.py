@@ -79,10 +79,11 @@ def run_recipe(
         refuse(plan)
         folder.freeze(plan, context.shares)
         write_beside(folder.path / "recipe.yaml", dump_recipe(_resolved(plan)).encode())
-        if any(not item.reused for item in plan.steps):
+        group.warm = any(type(item.stage).trains and not item.reused for item in plan.steps)
+        if group.warm:
             group.ready(1)
         asked: list[int] = []
-        with Meter(context.machine) as meter, listening(asked):
+        with Meter(machine=context.machine) as meter, listening(asked):
             runner = Runner(
                 context=context,
                 folder=folder,
@@ -161,7 +162,7 @@ def _resolved(plan: Plan) -> Recipe:
 
 
 def _write_replay(folder: RunFolder, plan: Plan, receipts: list[Receipt]) -> None:
-    """Writes recipe.yaml as it was really run: settings resolved, steps taken, no clock needed to replay it."""
+    """Writes recipe.yaml as it was run: settings resolved, steps taken, no clock needed to replay it."""
     by_label = {receipt.label: receipt for receipt in receipts if receipt.parent is None}
     steps = []
     for item in plan.steps:

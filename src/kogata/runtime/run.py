@@ -17,8 +17,8 @@ from kogata.core.amounts import Budget, Cost
 from kogata.core.artifact import Artifact, Kind
 from kogata.core.errors import KogataError, Refused, Stopped
 from kogata.core.receipt import Receipt
-from kogata.core.recipe import PlannedStep, Recipe, Step
-from kogata.core.stage import Share, Stage
+from kogata.core.recipe import PlannedStep, Recipe, Step, step_from_dict
+from kogata.core.stage import Stage
 from kogata.runtime.execute import Job, execute
 from kogata.runtime.folder import RunFolder, read_metrics
 from kogata.runtime.keys import package_version
@@ -90,8 +90,7 @@ class Runner:
         try:
             found = None if again else store.find(last.key)
             if found is None:
-                waiting = lambda: self._say(f"{last.step.label}: another run is making it; waiting")  # noqa: E731
-                with store.lock(last.key, waiting):
+                with store.lock(last.key, lambda text: self._say(f"{last.step.label}: {text}")):
                     found = None if again else store.find(last.key)
                     if found is None:
                         self._make(planned, after)
@@ -198,7 +197,7 @@ class Runner:
         with self.meter.stage() as measured:
             outcome = execute(job, self.group, self.meter, self._heard, self._nested, self._tick)
         cost = replace(
-            measured.cost,
+            measured.cost or Cost(),
             tokens=outcome.tokens,
             flops=outcome.flops,
         )
@@ -213,8 +212,6 @@ class Runner:
             "settings": last.stage.model_dump(mode="json"),
             "members": {name: part.to_dict() for name, part in costs.items() if name != label},
         }
-        if any(part.joules is None for part in costs.values()):
-            costs = {name: self._energy(part) for name, part in costs.items()}
         store.seal(last.key, artifact, costs[label], entry)
         self.known[label] = Known({**artifact.facts, "kind": last.kind}, artifact.digest, artifact)
         for item in planned:
@@ -234,13 +231,6 @@ class Runner:
         if type(last.stage).trains:
             self.folder.set_metrics(label, read_metrics(artifact.path))
         self._deliver(artifact)
-
-    def _energy(self, cost: Cost) -> Cost:
-        if cost.joules is not None or cost.cpu_seconds is None:
-            return cost
-        return replace(
-            cost, joules=self.context.machine.joules(cost.cpu_seconds / self.context.machine.cores)
-        )
 
     def _given(self, first: PlannedStep) -> dict[str, Any]:
         def row(label: str) -> dict[str, Any]:
@@ -288,7 +278,7 @@ class Runner:
         if event["event"] == "progress":
             facts = dict(event.get("facts") or {})
             facts["left_seconds"] = self.deadline - time.monotonic() if self.deadline is not None else None
-            facts["memory_bytes"] = self.meter.memory_bytes()
+            facts["memory_bytes"] = self.meter.tree_bytes()
             self.screen.event("progress", label=label, done=event["done"], total=event["total"], facts=facts)
         elif event["event"] == "metric":
             self.folder.add_metric({**event["row"], "stage": label})
@@ -297,11 +287,9 @@ class Runner:
 
     def _nested(self, event: Mapping[str, Any], key: str) -> list[Receipt]:
         """Runs the steps a stage asked for, in the same worker, as children of its receipt."""
-        from kogata.runtime.load import load_steps
-
         recipe = Recipe(
             name=self.context.recipe.name,
-            stages=load_steps(event["steps"]),
+            stages=tuple(step_from_dict(row) for row in event["steps"]),
             budget=Budget.model_validate(event["budget"]),
             seed=event["seed"],
             plugins=self.context.recipe.plugins,
@@ -467,12 +455,3 @@ def _scaled(cost: Cost, part: float) -> Any:
     if cost.joules is None:
         return None
     return replace(cost.joules, low=cost.joules.low * part, high=cost.joules.high * part)
-
-
-def lasting(receipts: Sequence[Receipt], name: str) -> Receipt | None:
-    """Gives the last receipt of a kind that made something."""
-    made = [receipt for receipt in receipts if receipt.made and receipt.kind == name]
-    return made[-1] if made else None
-
-
-__all__ = ["Runner", "Share", "lasting", "listening", "new_invocation"]

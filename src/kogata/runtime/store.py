@@ -174,7 +174,7 @@ class Store:
         return row["bytes"]
 
     def free(self, wanted_bytes: int | None = None) -> int:
-        """Removes partial work, then the oldest artifacts until so many bytes are freed (None: partial only)."""
+        """Removes partial work, then the oldest artifacts until so many bytes are free (None: none)."""
         freed = 0
         rows = self.entries()
         for row in [row for row in rows if row["kind"] in ("partial", "unnamed")]:

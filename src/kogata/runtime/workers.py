@@ -14,6 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kogata.core.registry import PACKAGE
+
+Events = queue.Queue[tuple[int, dict[str, Any] | None]]
+"""Rank and event; None when the rank's process ended."""
+
 STOP_SECONDS = 60.0
 """How long a stage may take to write its checkpoint before it is killed."""
 
@@ -30,27 +35,30 @@ class Worker:
             "TOKENIZERS_PARALLELISM": os.environ.get("TOKENIZERS_PARALLELISM", "true"),
             "PYTHONUNBUFFERED": "1",
             "PYTHONIOENCODING": "utf-8",
+            "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(PACKAGE.parent), *filter(None, sys.path)])),
         }
         self.rank = rank
         self._log = log.open("ab")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "kogata.runtime.worker", "--warm"],
+            [sys.executable, "-m", "kogata.runtime.worker", *(["--warm"] if warm else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             env=environment,
         )
         self._events = events
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            self._events.put((self.rank, event))
+        with self._process.stdout as lines:
+            for line in lines:
+                try:
+                    event = json.loads(line)
+                except ValueError:
+                    continue
+                self._events.put((self.rank, event))
         self._events.put((self.rank, None))
 
     @property
@@ -91,16 +99,19 @@ class Worker:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        self._listener.join(timeout=5)
         self._log.close()
 
 
 class Group:
     """The workers of one run: one that stays, more of them for parallel stages."""
 
-    def __init__(self, folder: Path, cores: int) -> None:
+    def __init__(self, folder: Path, cores: int, *, warm: bool = False) -> None:
+        self.warm = warm
+        """Whether workers import torch at once, for a stage to come will need it."""
         self.log = folder / "worker.log"
         self.cores = cores
-        self.events: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
+        self.events: Events = queue.Queue()
         self.workers: list[Worker] = []
         self._threads = 0
 
@@ -111,7 +122,7 @@ class Group:
             self.close()
             self._threads = threads
         while len(self.workers) < world:
-            self.workers.append(Worker(self.log, self.events, len(self.workers), threads))
+            self.workers.append(Worker(self.log, self.events, len(self.workers), threads, warm=self.warm))
         return self.workers[:world]
 
     def drop(self) -> None:

@@ -18,10 +18,10 @@ EXPANSION = 200
 EXPANSION_FREE = 2**30
 """… once it is more than this many bytes."""
 
-LOOKED_INTO = 2**18
+LOOKED_INTO = 2**16
 """Bytes of text unpacked to see how much a file expands."""
-MOST_EXPANSION = 1100
-"""What gzip can do at most."""
+MOST_UNPACKED = 2**26
+"""… and at most, when the packed bytes end long before the text does."""
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"%PDF-", "a PDF"),
@@ -120,12 +120,13 @@ class InputFile:
                 reader = io.BufferedReader(_Zstd(counted))  # type: ignore[arg-type]
             try:
                 got = len(reader.read(LOOKED_INTO))
+                if got == LOOKED_INTO and counted.count >= size:
+                    got += len(reader.read(MOST_UNPACKED))
+                    return got, got
             except (OSError, EOFError, zlib.error, RuntimeError):
                 return size * 1.0, size * 9.0
         if got < LOOKED_INTO:
             return got, got
-        if counted.count >= size:
-            return got, got * MOST_EXPANSION
         guess = size * got / counted.count
         return 0.6 * guess, 1.7 * guess
 

@@ -1,4 +1,4 @@
-"""The runner: reuse by key, fused stages, nested runs, kills, signals, locks, budgets. Toy stages, no torch."""
+"""The runner: reuse by key, fused stages, nested runs, kills, signals, locks, budgets. No torch here."""
 
 from __future__ import annotations
 

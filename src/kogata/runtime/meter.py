@@ -25,7 +25,9 @@ LOOK_SECONDS = 0.03
 LOOK_SHARE = 0.005
 """Part of one core that looking may take."""
 DIVIDED_SHARE = 0.002
-"""The same for reading the divided accounts."""
+"""The same for reading the divided accounts again."""
+NEWCOMER_SHARE = 0.02
+"""The same when a process is new: rare, and until then nothing is known of it."""
 DIVIDED_SECONDS = 2.0
 COUNTER_SECONDS = 1.0
 """How often energy counters are read, so that none wraps unseen."""
@@ -70,7 +72,7 @@ class Meter:
         self._overlap = 0
         self._divided: set[Identity] = set()
         """The processes among whom the overlap was read."""
-        self._divided_next = self._divided_at = 0.0
+        self._divided_at = self._divided_cost = 0.0
         self._divided_bytes = 0
         self._bytes = 0
         self._counters_at = 0.0
@@ -212,12 +214,13 @@ class Meter:
         identities = {usage.identity for usage in members.values()}
         total = sum(usage.resident_bytes for usage in members.values())
         largest = max((mark.peak_bytes for mark in self._marks), default=0)
-        due = (
-            not identities <= self._divided
-            or total - self._overlap > 1.02 * max(largest, self._divided_bytes)
-            or now - self._divided_at > DIVIDED_SECONDS
-        )
-        if due and now >= self._divided_next:
+        since = now - self._divided_at
+        if not identities <= self._divided:
+            due = since > self._divided_cost / NEWCOMER_SHARE
+        else:
+            grown = total - self._overlap > 1.02 * max(largest, self._divided_bytes)
+            due = (grown or since > DIVIDED_SECONDS) and since > self._divided_cost / DIVIDED_SHARE
+        if due:
             self._read_divided(members, now)
         # Of a newcomer nothing is known yet but that it may share everything.
         known = [usage.resident_bytes for usage in members.values() if usage.identity in self._divided]
@@ -243,7 +246,7 @@ class Meter:
         self._overlap = max(0, resident - total)
         self._divided = {usage.identity for usage in members.values()}
         self._divided_at, self._divided_bytes = now, total
-        self._divided_next = now + (time.thread_time() - before) / DIVIDED_SHARE
+        self._divided_cost = time.thread_time() - before
 
     def _fold(self) -> None:
         """Takes the kernel's high-water marks into every open mark."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ class Runner:
         try:
             found = None if again else store.find(last.key)
             if found is None:
-                with store.lock(last.key, lambda text: self._say(f"{last.step.label}: {text}")):
+                tell = partial(self._say, last.step.label)
+                with store.lock(last.key, tell, lambda: bool(self.asked_to_stop)):
                     found = None if again else store.find(last.key)
                     if found is None:
                         self._make(planned, after)
@@ -372,8 +374,8 @@ class Runner:
         if artifact.kind is Kind.BUNDLE and self.parent is None:
             self.folder.deliver(artifact)
 
-    def _say(self, text: str) -> None:
-        self.screen.event("note", text=text)
+    def _say(self, label: str, text: str) -> None:
+        self.screen.event("note", text=f"{label}: {text}")
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -73,11 +73,16 @@ class Store:
         )
 
     @contextmanager
-    def lock(self, key: str, on_wait: Any = None) -> Iterator[None]:
+    def lock(
+        self,
+        key: str,
+        on_wait: Callable[[str], Any] | None = None,
+        stopping: Callable[[], bool] | None = None,
+    ) -> Iterator[None]:
         """Holds a key while it is made, so that several runs on one store make it once."""
         path = self.root / "locks" / f"{key}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with file_lock(path, on_wait=on_wait):
+        with file_lock(path, on_wait=on_wait, stopping=stopping):
             yield
 
     def begin(self, key: str) -> tuple[Path, Path]:

@@ -26,9 +26,7 @@ STOP_SECONDS = 60.0
 class Worker:
     """One child process; its events arrive in a queue shared by the group."""
 
-    def __init__(
-        self, log: Path, events: queue.Queue[tuple[int, dict[str, Any] | None]], rank: int, threads: int
-    ) -> None:
+    def __init__(self, log: Path, events: Events, rank: int, threads: int, *, warm: bool) -> None:
         environment = os.environ | {
             "OMP_NUM_THREADS": str(threads),
             "MKL_NUM_THREADS": str(threads),

@@ -115,9 +115,11 @@ class InputFile:
         with self.path.open("rb") as raw:
             counted = _Counted(raw)
             if self.packed == ".gz":
-                reader: BinaryIO = gzip.GzipFile(fileobj=counted)  # type: ignore[arg-type]
+                reader: Any = gzip.GzipFile(fileobj=counted)  # type: ignore[arg-type]
+                unpacked = None
             else:
-                reader = io.BufferedReader(_Zstd(counted))  # type: ignore[arg-type]
+                unpacked = _Zstd(counted)  # type: ignore[arg-type]
+                reader = io.BufferedReader(unpacked)
             try:
                 got = len(reader.read(LOOKED_INTO))
                 if got == LOOKED_INTO and counted.count >= size:
@@ -127,7 +129,7 @@ class InputFile:
                 return size * 1.0, size * 9.0
         if got < LOOKED_INTO:
             return got, got
-        guess = size * got / counted.count
+        guess = size * (unpacked.made if unpacked else got) / counted.count
         return 0.6 * guess, 1.7 * guess
 
 
@@ -159,6 +161,7 @@ class _Zstd(io.RawIOBase):
         self._raw, self._frame, self._rest = raw, self._make(), b""
         self._ready = memoryview(b"")
         self._begun = False
+        self.made = 0
 
     def readable(self) -> bool:
         return True
@@ -173,6 +176,7 @@ class _Zstd(io.RawIOBase):
                 return 0
             self._begun = True
             self._ready = memoryview(self._frame.decompress(fed))
+            self.made += len(self._ready)
             if self._frame.eof:
                 self._rest = self._frame.unused_data
                 self._frame, self._begun = self._make(), False

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 from toy_recipes import add_toys, load, message, told
 
 from kogata.core.artifact import Kind
@@ -503,6 +503,45 @@ def test_wrong_budget_and_seed_options() -> None:
     assert "at: --budget tiem=5min" in told(lambda: load(budget=["tiem=5min"]))
     assert "at: --budget time=5" in told(lambda: load(budget=["time=5"]))
     assert "at: --seed -1" in told(lambda: load(seed=-1))
+
+
+def test_the_words_of_a_validator_are_put_in_their_places() -> None:
+    class Formats(Stage):
+        """Knows one format."""
+
+        makes = Kind.MODEL
+        format: str = "hf"
+        steps: int = 0
+
+        @field_validator("format")
+        @classmethod
+        def _known(cls, value: str) -> str:
+            if value != "hf":
+                raise ValueError(f"unknown format {value!r}; expected one of hf, gguf")
+            return value
+
+        @model_validator(mode="after")
+        def _none(self) -> Formats:
+            if self.steps:
+                raise ValueError("at most one of steps and time; found steps and time")
+            return self
+
+    registry._stages["toy.formats"] = Formats
+    assert told(lambda: load(text="stages: [{toy.formats: {format: onnx}}]")) == message(
+        "toy.formats.format: unknown format 'onnx'",
+        "小説.yaml:1:33 (stages[0].toy.formats.format)",
+        "'onnx'",
+        "one of hf, gguf",
+    )
+    assert told(lambda: load(text="stages: [{toy.formats: {steps: 1}}]")) == message(
+        "toy.formats: at most one of steps and time",
+        "小説.yaml:1:24 (stages[0].toy.formats)",
+        "steps and time",
+    )
+
+
+def test_a_mistyped_setting_that_lies_deeper() -> None:
+    assert told(lambda: load("paramters: 7")).endswith("in toy.train it is written model: {parameters: 7}")
 
 
 def test_an_error_of_ours_inside_a_validator_keeps_its_words() -> None:

@@ -76,16 +76,19 @@ def fields_at(model: type[BaseModel], path: Sequence[str | int]) -> dict[str, Fi
     return {name: info for one in models for name, info in one.model_fields.items()}
 
 
-def places_of(model: type[BaseModel], name: str, depth: int = 3) -> list[str]:
+def places(model: type[BaseModel], depth: int = 3) -> list[str]:
+    """Lists every setting below a model, the nearer ones first: `model`, `model.parameters`."""
+    found = list(model.model_fields)
+    if depth > 1:
+        for field, info in model.model_fields.items():
+            for inner in models_in(info.annotation):
+                found += [f"{field}.{place}" for place in places(inner, depth - 1)]
+    return sorted(dict.fromkeys(found), key=lambda place: place.count("."))
+
+
+def places_of(model: type[BaseModel], name: str) -> list[str]:
     """Lists where below a model a setting of that name lies: `model.parameters`."""
-    if depth == 0:
-        return []
-    found: list[str] = []
-    for field, info in model.model_fields.items():
-        found += [field] if field == name else []
-        for inner in models_in(info.annotation):
-            found += [f"{field}.{place}" for place in places_of(inner, name, depth - 1)]
-    return list(dict.fromkeys(found))
+    return [place for place in places(model) if place.rpartition(".")[2] == name]
 
 
 def describe(info: FieldInfo | None) -> str | None:
@@ -253,7 +256,12 @@ def _from_validator(told: str, path: Path_, value: Any, name: str, where: Where)
             remedy=f"write {value}s, {value}min or {value}h" if "a time needs a unit" in parts[2] else None,
         )
     found = shown(value) if path else None
-    return RecipeError(f"{name}: {told}", where=where(path, False), found=found)
+    # "unknown format 'onnx'; expected one of …", "at most one of …; found steps and epochs".
+    what, _, expected = told.partition("; expected ")
+    what, _, named = what.partition("; found ")
+    return RecipeError(
+        f"{name}: {what}", where=where(path, False), found=named or found, expected=expected or None
+    )
 
 
 def unknown_setting(
@@ -264,6 +272,9 @@ def unknown_setting(
     names = list(fields_at(model, path[:-1]))
     near = suggest(unicodedata.normalize("NFKC", name).strip(), names)
     elsewhere = [place for place in places_of(model, name) if place != ".".join(map(str, path))]
+    if not near and not elsewhere:
+        last = suggest(name, [place.rpartition(".")[2] for place in places(model)])
+        elsewhere = places_of(model, last) if last else []
     if elsewhere:
         remedy = f"in {label} it is written {_nested(elsewhere[0], value_at(settings, path))}"
     elif near:

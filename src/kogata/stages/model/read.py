@@ -23,7 +23,7 @@ READ_BYTES_PER_SECOND = 150e6
 """Of float32 weights read, widened, written and sealed."""
 DEQUANTISE_BYTES_PER_SECOND = 250e6
 """Of float32 weights made from a GGUF file's blocks, on top."""
-BASE_BYTES = 330 * 2**20
+BASE_BYTES = 420 * 2**20
 """Memory of a process with torch, before any model."""
 
 
@@ -85,7 +85,7 @@ class Read(Stage):
         seconds = START_SECONDS + size / READ_BYTES_PER_SECOND
         if source.kind == "gguf":
             seconds += size / DEQUANTISE_BYTES_PER_SECOND
-        peak = BASE_BYTES + (round(1.1 * size) if source.spec is not None else 0)
+        peak = BASE_BYTES + (round(1.12 * size) if source.spec is not None else 0)
         return Forecast(
             facts=_facts(source, None if source.kind == "gguf" else source.path),
             cost=Cost(

@@ -12,8 +12,11 @@ from typing import BinaryIO
 BLOCK = 4 * 2**20
 """Bytes read at a time, and the most that detection looks at."""
 
-_LOOKED_AT = 20_000
-"""Characters beyond ASCII that are weighed per candidate; more changes no verdict."""
+_WEIGHED = 2**13
+"""Bytes, from the first beyond ASCII on, that are weighed per candidate; more changes no verdict."""
+_PLAUSIBLE = 0.6
+"""A decoding without a fault that scores more is taken before any with faults is tried."""
+_BEYOND = re.compile(rb"[\x80-\xff]")
 _UNDECODED = re.compile("[\udc80-\udcff]")
 _LONE = re.compile("[\ud800-\udfff]")
 _BOMS = (
@@ -47,7 +50,19 @@ def detect(data: bytes, *, whole: bool = True) -> str:
         return "utf-8"
     except UnicodeDecodeError:
         pass
-    return max(_CANDIDATES, key=lambda name: _plausibility(data, name, _CANDIDATES[name]))
+    first = _BEYOND.search(data)
+    start = max(0, first.start() - 64) if first else 0
+    weighed = data[start : start + _WEIGHED]
+    whole = whole and start + _WEIGHED >= len(data)
+    for lenient in (False, True):
+        scores = {
+            name: _plausibility(weighed, name, weigh, lenient=lenient, whole=whole)
+            for name, weigh in _CANDIDATES.items()
+        }
+        best = max(scores, key=lambda name: scores[name])
+        if scores[best] > _PLAUSIBLE:
+            break
+    return best
 
 
 def _utf16_by_zeros(data: bytes) -> str | None:
@@ -68,11 +83,15 @@ def _errors(data: bytes, encoding: str) -> int:
     return len(_UNDECODED.findall(data.decode(encoding, "surrogateescape")))
 
 
-def _plausibility(data: bytes, encoding: str, weigh: Weigh) -> float:
+def _plausibility(data: bytes, encoding: str, weigh: Weigh, *, lenient: bool, whole: bool) -> float:
     """Scores a decoding between about −4 and 1: the mean weight of its characters beyond ASCII."""
-    text = data.decode(encoding, "surrogateescape")
+    decoder = codecs.getincrementaldecoder(encoding)("surrogateescape" if lenient else "strict")
+    try:
+        text = decoder.decode(data, final=whole)
+    except UnicodeDecodeError:
+        return -9.0
     runs = re.findall(r"[^\x00-\x7f]+", text)
-    beyond = Counter("".join(runs)[:_LOOKED_AT])
+    beyond = Counter("".join(runs))
     total = sum(beyond.values())
     if not total:
         return 0.0
@@ -107,7 +126,7 @@ def _japanese(chars: Counter[str], alone: float) -> float:
             score += (0.8 if 0xB0 <= _two_bytes(char, "euc_jp") <= 0xCF else 0.0) * count
         elif "｡" <= char <= "ﾟ":
             score -= 0.3 * count
-    return score if kana else 0.4 * score
+    return score if kana else 0.7 * score
 
 
 def _chinese(encoding: str, first: int, last: int) -> Weigh:

@@ -108,7 +108,7 @@ class InputFile:
                 (said,) = struct.unpack("<I", file.read(4))
         # What a file says is true of its first frame or last member, modulo 4 GiB: believe what can be true.
         low, high = self._by_ratio(size)
-        return said if low <= said <= high else round((low * high) ** 0.5)
+        return said if low <= said <= high else round(low / 0.6)
 
     def _by_ratio(self, size: int) -> tuple[float, float]:
         """Bounds the size by how much the beginning expands."""
@@ -129,8 +129,10 @@ class InputFile:
                 return size * 1.0, size * 9.0
         if got < LOOKED_INTO:
             return got, got
-        guess = size * (unpacked.made if unpacked else got) / counted.count
-        return 0.6 * guess, 1.7 * guess
+        made = unpacked.made if unpacked else got
+        # Up to a buffer of packed bytes was read ahead and not yet unpacked.
+        used = max(1, counted.count - (_Zstd.FED if unpacked else 2**17))
+        return 0.6 * size * made / counted.count, 1.7 * size * made / used
 
 
 class _Counted(io.RawIOBase):

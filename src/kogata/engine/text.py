@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from kogata.core.artifact import SPLITS, Document
-from kogata.core.errors import DataError, KogataError
+from kogata.core.errors import DataError
 from kogata.core.paths import expand_input
 from kogata.core.registry import registry
 from kogata.core.stage import Account, Facts
@@ -290,12 +290,12 @@ def spaced(text: str) -> bool:
     return unspaced <= 0.2 * letters
 
 
-def reasons_table(account: Account, title: str) -> KogataError:
-    """Builds the error of a stage that kept nothing: its reasons with counts and first examples."""
+def reasons_table(account: Account) -> str:
+    """Lists why documents were left out: counts, reasons, the first example of each."""
     rows = []
     for reason, count in sorted(account.reasons.items(), key=lambda item: -item[1]):
         shown = account.examples.get(reason) or [{}]
         example = shown[0]
         value = "" if example.get("value") is None else f" ({example['value']})"
         rows.append(f"{count} × {reason}, first {example.get('id', '–')}{value}")
-    return DataError(title, found="; ".join(rows) or "no documents at all")
+    return "; ".join(rows) or "no documents at all"

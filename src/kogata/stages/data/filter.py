@@ -133,12 +133,11 @@ class Filter(Stage):
     def _everything(self, account: Account) -> DataError:
         from kogata.engine.text import reasons_table
 
-        table = reasons_table(account, "every training document was rejected")
         worst = max(account.reasons, key=lambda reason: account.reasons[reason])
         return DataError(
-            table.what,
+            "every training document was rejected",
             where="data.filter",
-            found=table.found,
+            found=reasons_table(account),
             expected="at least one training document that meets every rule",
             remedy=f"loosen the rule {worst.split()[0]} or set it to null, or leave data.filter out",
         )

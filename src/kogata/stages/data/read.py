@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from kogata.core.amounts import Cost, Forecast
 from kogata.core.artifact import Document, Kind
+from kogata.core.errors import DataError
 from kogata.core.receipt import Machine
 from kogata.core.stage import Account, Facts, InputPath, Resolved, Share, Stage
 
@@ -151,7 +152,6 @@ class Read(Stage):
     def each(self, documents: Iterable[Document], account: Account) -> Iterator[Document]:
         """Yields the documents of the files; test and held-out files first."""
         from kogata.engine.splits import split
-        from kogata.engine.text import reasons_table
 
         taken: set[Any] = set()
         for name, paths in (("test", self.test), ("heldout", self.heldout)):
@@ -160,12 +160,12 @@ class Read(Stage):
                 for document in self._documents(paths, account, taken):
                     yield account.keep(replace(document, split=name))
                 if account.kept == kept:
-                    raise _nothing(reasons_table(account, f"nothing to read for {name}"), paths)
+                    raise _nothing(account, f"nothing to read for {name}", paths)
         kept = account.kept
         for document in split(self._documents(self.path, account, taken), self._shares(), account):
             yield account.keep(document)
         if account.kept == kept:
-            raise _nothing(reasons_table(account, "an empty corpus: nothing to train on"), self.path)
+            raise _nothing(account, "an empty corpus: nothing to train on", self.path)
 
     def _documents(self, paths: str | list[str], account: Account, taken: set[Any]) -> Iterator[Document]:
         from kogata.engine.hub import PREFIX, read_hub
@@ -224,12 +224,15 @@ def _files(path: str) -> tuple[list[InputFile], bool]:
     return input_files(path), Path(path).is_file()
 
 
-def _nothing(error: Any, paths: str | list[str]) -> Any:
-    error.where = paths if isinstance(paths, str) else ", ".join(paths)
-    error.expected = "at least one document with text"
-    error.remedy = "look at the reasons above; `kogata check` says more row by row"
-    return type(error)(
-        error.what, where=error.where, found=error.found, expected=error.expected, remedy=error.remedy
+def _nothing(account: Account, what: str, paths: str | list[str]) -> DataError:
+    from kogata.engine.text import reasons_table
+
+    return DataError(
+        what,
+        where=paths if isinstance(paths, str) else ", ".join(paths),
+        found=reasons_table(account),
+        expected="at least one document with text",
+        remedy="give files with text in them; the reasons above say what was left out",
     )
 
 

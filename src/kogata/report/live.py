@@ -197,7 +197,7 @@ class LiveScreen:
             bar = Table.grid(padding=(0, 2, 0, 0))
             left = facts.get("left_seconds")
             told = f"{part:.0%}" + (f"  {left_text(left)}" if left is not None else "")
-            count = f"{count_text(row.done)} of {count_text(row.total)}"
+            count = f"{count_text(row.done)} of {count_text(row.total)}" if row.total > 1 else ""
             bar.add_row(
                 ProgressBar(total=1.0, completed=part, width=width // 2, complete_style="cyan"),
                 Text(told, "bold"), Text(count, "dim"),

@@ -81,6 +81,7 @@ def make_page(folder: Path) -> str:
         has_bars=any(row.get("bar") for row in quality),
         quality_notes=sections.quality_notes(found),
         files=sections.file_rows(found["files"]),
+        file_note=sections.file_note(found),
         costs=costs,
         total=total,
         cost_notes=cost_notes,

@@ -198,11 +198,17 @@ def left_text(seconds: float) -> str:
 def progress_text(facts: dict[str, Any]) -> str:
     """Says a progress event in a line: how far, loss, speed, share of the machine, memory, time left."""
     done, total = facts.get("done"), facts.get("total")
-    if done is not None and total:
-        head = [f"{count_text(done)}/{count_text(total)} ({done / total:.0%})"]
-    else:
-        head = [count_text(done)] if done is not None else []
+    head = [far_text(done, total)] if done is not None else []
     return "  ".join(head + progress_parts(facts))
+
+
+def far_text(done: float, total: float | None) -> str:
+    """Says how far something is: `360/1,180 (31%)`; of a share, the percentage alone."""
+    if not total:
+        return count_text(done)
+    if total <= 1:
+        return f"{done / total:.0%}"
+    return f"{count_text(done)}/{count_text(total)} ({done / total:.0%})"
 
 
 def count_text(count: float) -> str:

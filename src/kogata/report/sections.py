@@ -137,6 +137,15 @@ def file_rows(files: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
     return rows
 
 
+def file_note(found: Mapping[str, Any]) -> str | None:
+    """Says when the files were scored on less text than the model."""
+    whole = (found["bits_per_byte_facts"] or {}).get("bytes") or 0
+    sizes = [facts.get("scored_bytes") or 0 for facts in found["files"].values()]
+    if not sizes or not whole or max(sizes) >= whole:
+        return None
+    return "Scored on less text than the score above: compare the files with each other."
+
+
 def sample_rows(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Gives the sample texts."""
     rows = [{"prompt": str(row.get("prompt", "")), "text": str(row.get("text", ""))} for row in samples]

@@ -121,11 +121,11 @@ def plan_view(plan: Plan) -> RenderableType:
 
 
 def _setting(stage: Any, name: str) -> Any:
-    """Reads a resolved setting by its dotted name."""
-    value: Any = stage
+    """Reads a resolved setting by its dotted name, as a recipe would hold it."""
+    value: Any = stage.model_dump(mode="json")
     for part in name.split("."):
-        value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)
-    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 # Run

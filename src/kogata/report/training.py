@@ -66,10 +66,10 @@ def _part(label: str, rows: list[dict[str, Any]], density: float | None) -> dict
             Series(name="held-out", points=shown, colour="b", dots=True),
         ]
         low, high = _view(lines, shown)
-        y = Axis(name=unit, write=lambda value: f"{value:.3g}", low=low, high=high)
+        y = Axis(name=unit, write=lambda value: f"{value:.4g}", low=low, high=high)
         loss = line_plot(series, x, y, title=f"Loss, {unit}")
     if heldout and (not density or not raw):
-        y = Axis(name="bits per byte", write=lambda value: f"{value:.3g}")
+        y = Axis(name="bits per byte", write=lambda value: f"{value:.4g}")
         dots = [Series(name="held-out", points=heldout, colour="b", dots=True)]
         loss += line_plot(dots, x, y, title="Held-out, bits per byte")
     rate = Axis(name="", write=rate_text, low=0.0)

@@ -59,6 +59,10 @@ class Recipe:
     source: str | None = None
     """The recipe as its author typed it."""
 
+    def plugin_files(self) -> list[Path]:
+        """Lists the plug-in files, found from the recipe's folder."""
+        return [((self.folder or Path()) / plugin).absolute() for plugin in self.plugins]
+
     def to_dict(self) -> dict[str, Any]:
         """Gives the recipe as plain values, settings in full, in the form the loader reads."""
         parts: dict[str, Any] = {"name": self.name}
@@ -74,7 +78,7 @@ class Recipe:
 
 def step_to_dict(step: Step) -> dict[str, Any]:
     """Gives one step as it stands in a recipe file."""
-    settings = step.stage.model_dump(mode="json", exclude_none=True)
+    settings = step.stage.model_dump(mode="json")
     if step.label != step.name:
         settings["as"] = step.label
     if step.use:

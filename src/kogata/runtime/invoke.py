@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,8 @@ from kogata.runtime.load import dump_recipe
 from kogata.runtime.machine import machine_profile
 from kogata.runtime.meter import Meter
 from kogata.runtime.plan import MEMORY_RESERVE, Context, make_plan, refuse, share_time
-from kogata.runtime.run import Runner, listening, new_invocation
+from kogata.runtime.run import Runner
+from kogata.runtime.signals import listening
 from kogata.runtime.store import Store
 from kogata.runtime.system import available_memory, write_beside
 from kogata.runtime.workers import Group
@@ -61,7 +64,7 @@ def run_recipe(
     context = _context(recipe, folder.machine or machine, processes)
     context.run_id = folder.run_id
     context.shares = folder.shares
-    invocation = new_invocation()
+    invocation = uuid.uuid4().hex[:12]
     ledger = Ledger(folder.path, invocation)
     started -= folder.spent_seconds
 
@@ -170,8 +173,17 @@ def _write_replay(folder: RunFolder, plan: Plan, receipts: list[Receipt]) -> Non
         settings = {**receipt.settings, **item.stage.steps_taken(receipt.facts)}
         stage = type(item.stage).model_validate({k: v for k, v in settings.items() if v is not None})
         steps.append(replace(item.step, stage=stage))
-    text = dump_recipe(replace(plan.recipe, stages=tuple(steps)))
+    text = dump_recipe(replace(plan.recipe, stages=tuple(steps), plugins=_copy_plugins(folder, plan.recipe)))
     write_beside(folder.path / "recipe.yaml", text.encode())
+
+
+def _copy_plugins(folder: RunFolder, recipe: Recipe) -> tuple[str, ...]:
+    """Copies plug-in files beside the run's recipe, which names them there."""
+    names = []
+    for source in recipe.plugin_files():
+        shutil.copyfile(source, folder.path / source.name)
+        names.append(source.name)
+    return tuple(names)
 
 
 def _refuse_torchrun() -> None:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from kogata.core.amounts import Budget, Cost
@@ -20,6 +15,7 @@ from kogata.core.errors import KogataError, Refused, Stopped
 from kogata.core.receipt import Receipt
 from kogata.core.recipe import PlannedStep, Recipe, Step, step_from_dict
 from kogata.core.stage import Stage
+from kogata.runtime.accounting import cost_from, facts_of_member, size_of, split_cost
 from kogata.runtime.execute import Job, execute
 from kogata.runtime.folder import RunFolder, read_metrics
 from kogata.runtime.keys import package_version
@@ -137,7 +133,7 @@ class Runner:
         members = found.receipt.get("members") or {}
         for item in planned:
             own = item is last
-            first = found.first_cost if own else _cost(members.get(item.step.label))
+            first = found.first_cost if own else cost_from(members.get(item.step.label))
             receipt = self._note(
                 item.step,
                 item.key or "",
@@ -146,7 +142,7 @@ class Runner:
                 artifact=found.artifact if own else None,
                 cost=Cost(seconds=0.0),
                 first_cost=first,
-                facts=_facts(found.artifact.facts, item.step.label, own),
+                facts=facts_of_member(found.artifact.facts, item.step.label, own),
             )
             self.screen.event("reused", label=item.step.label, receipt=receipt)
         if type(last.stage).trains and not any(
@@ -191,7 +187,7 @@ class Runner:
                 "machine": self.context.machine.to_dict(),
                 "share": vars(last.share),
                 "deadline": self._deadline_of(last, after),
-                "plugins": list(self.context.recipe.plugins),
+                "plugins": [str(path) for path in self.context.recipe.plugin_files()],
             },
             world=last.share.processes,
             memory_limit=_limit(self.context.recipe.budget),
@@ -207,8 +203,8 @@ class Runner:
             self._failed(planned, outcome.error, cost)
             raise outcome.error
         artifact = store.prepare(last.key, Kind(last.kind), outcome.facts, last.step.name)
-        cost = replace(cost, size_bytes=_size(artifact))
-        costs = _split(cost, planned, outcome.seconds)
+        cost = replace(cost, size_bytes=size_of(artifact))
+        costs = split_cost(cost, planned, outcome.seconds)
         entry = {
             "stage": last.step.name,
             "settings": last.stage.model_dump(mode="json"),
@@ -227,7 +223,7 @@ class Runner:
                 artifact=artifact if own else None,
                 cost=costs[name],
                 first_cost=costs[name],
-                facts=_facts(artifact.facts, name, own),
+                facts=facts_of_member(artifact.facts, name, own),
             )
             self.screen.event("stage_done", label=name, receipt=receipt)
         if type(last.stage).trains:
@@ -378,82 +374,5 @@ class Runner:
         self.screen.event("note", text=f"{label}: {text}")
 
 
-@contextmanager
-def listening(asked: list[int]) -> Any:
-    """Collects Ctrl-C, SIGTERM and SIGUSR1 instead of dying of them; only in the main thread."""
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def note(signum: int, frame: Any) -> None:
-        if asked and signum == signal.SIGINT and asked[0] == signal.SIGINT and len(asked) > 1:
-            raise KeyboardInterrupt
-        asked.append(signum)
-
-    before = {name: signal.signal(getattr(signal, name), note) for name in names}
-    try:
-        yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
-
-
-def new_invocation() -> str:
-    """Names one invocation in the ledger."""
-    return uuid.uuid4().hex[:12]
-
-
 def _limit(budget: Budget) -> int | None:
     return int(budget.memory * 1.05) if budget.memory else None
-
-
-def _size(artifact: Artifact) -> int:
-    return sum(path.stat().st_size for path in Path(artifact.path).rglob("*") if path.is_file())
-
-
-def _cost(parts: Mapping[str, Any] | None) -> Cost | None:
-    return Cost.from_dict(parts) if parts else None
-
-
-def _facts(facts: dict[str, Any], label: str, own: bool) -> dict[str, Any]:
-    """Gives a receipt's facts; of a fused group, each member gets its own account."""
-    accounts = facts.get("accounts") or {}
-    if own:
-        rest = {name: value for name, value in facts.items() if name != "accounts"}
-        return rest | ({"account": accounts[label]} if label in accounts else {})
-    return {"account": accounts[label]} if label in accounts else {}
-
-
-def _split(cost: Cost, planned: Sequence[PlannedStep], seconds: Mapping[str, float]) -> dict[str, Cost]:
-    """Divides a fused group's cost among its members by the seconds each took; the last takes the rest."""
-    label = planned[-1].step.label
-    if len(planned) == 1 or not cost.seconds:
-        return {label: cost}
-    parts: dict[str, Cost] = {}
-    used = 0.0
-    for item in planned[:-1]:
-        name = item.step.label
-        own = min(seconds.get(name, 0.0), cost.seconds - used)
-        used += own
-        part = own / cost.seconds
-        parts[name] = Cost(
-            seconds=own,
-            cpu_seconds=None if cost.cpu_seconds is None else cost.cpu_seconds * part,
-            joules=_scaled(cost, part),
-            peak_bytes=cost.peak_bytes,
-        )
-    part = 1 - used / cost.seconds
-    parts[label] = replace(
-        cost,
-        seconds=cost.seconds - used,
-        cpu_seconds=None if cost.cpu_seconds is None else cost.cpu_seconds * part,
-        joules=_scaled(cost, part),
-    )
-    return parts
-
-
-def _scaled(cost: Cost, part: float) -> Any:
-    if cost.joules is None:
-        return None
-    return replace(cost.joules, low=cost.joules.low * part, high=cost.joules.high * part)

@@ -25,6 +25,7 @@ from kogata.core.receipt import Machine, Receipt
 from kogata.core.recipe import Clock, Step, step_to_dict
 from kogata.core.registry import registry
 from kogata.core.stage import Account, Facts, Share, Stage
+from kogata.runtime.draft import load_installed_plugins
 
 PROGRESS_SECONDS = 0.1
 """The screen needs no more than ten lines a second."""
@@ -130,6 +131,7 @@ def serve(pipe: Pipe) -> list[Receipt]:
 
 def _execute(pipe: Pipe, request: dict[str, Any]) -> None:
     try:
+        load_installed_plugins()
         for name in request.get("plugins", ()):
             registry.load_plugin(Path(name))
         _environment(request)

@@ -6,7 +6,7 @@ counts come from all tokens at once, so this buys in seconds what training buys 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -17,33 +17,18 @@ from kogata.nn.decoder import Decoder
 MOST_TOKENS = 24_000_000
 """Tokens counted at most; more change the counts of what matters little."""
 MOST_ROWS = 8192
-"""Token ids given statistics at most, the most frequent: memory and time grow with the square."""
+"""Token ids given statistics, the most frequent: memory and time grow with the square."""
 PRIOR = 20.0
 """Pseudo-counts of the unigram in each row."""
-
-
-def count_pairs(shards: Sequence[np.ndarray], vocab_size: int) -> Tensor:
-    """Counts how often each token follows each: [V, V], float32 (exact)."""
-    counts = torch.zeros(vocab_size * vocab_size)
-    total = sum(len(shard) for shard in shards)
-    room = min(1.0, MOST_TOKENS / max(1, total))
-    block = 1 << 20
-    for shard in shards:
-        for start in range(0, len(shard) - 1, block):
-            stop = start + 1 + int(room * min(block, len(shard) - 1 - start))
-            ids = torch.from_numpy(np.asarray(shard[start:stop], dtype=np.int64))
-            counts.index_add_(0, ids[:-1] * vocab_size + ids[1:], torch.ones(len(ids) - 1))
-    return counts.view(vocab_size, vocab_size)
+ROUNDS = 32
+RATE = 0.03
+"""Of the refinement, measured at 2,048 ids: 4.356 nats after 20 rounds, 4.37 at half, 4.55 at twice the rate."""
+ROWS_AT_ONCE = 512
 
 
 @torch.no_grad()
 def initialise_from_corpus(
-    decoder: Decoder,
-    shards: Sequence[np.ndarray],
-    *,
-    seed: int,
-    rounds: int = 12,
-    rate: float = 0.05,
+    decoder: Decoder, shards: Sequence[np.ndarray], *, seed: int, rounds: int = ROUNDS
 ) -> float:
     """Sets embedding and head so that the decoder starts as a bigram model; gives its loss in nats per token.
 
@@ -52,23 +37,90 @@ def initialise_from_corpus(
         shards: the training tokens.
         seed: of the random directions.
         rounds: steps of refinement on the exact loss over all pairs.
-        rate: the first of them, relative to each weight's own scale.
     """
     assert decoder.head is not None, "a tied embedding cannot hold a bigram model"
     vocab, width = decoder.spec.vocab_size, decoder.spec.width
     generator = torch.Generator().manual_seed(seed)
-    counts = count_pairs(shards, vocab)
+    kept = _frequent(shards, vocab)
+    counts = _count_pairs(shards, vocab, kept)
     embed, head = _factors(counts, width, generator)
-    loss = _refine(counts, embed, head, rounds, rate)
+    loss = _refine(counts, embed, head, rounds)
     embed.mul_((embed.square().mean(1, keepdim=True) + 1e-6).rsqrt())
-    decoder.embed.weight.copy_(embed)
-    decoder.head.weight.copy_(head)
+    if kept is None:
+        decoder.embed.weight.copy_(embed)
+        decoder.head.weight.copy_(head)
+        return loss
+    # What is too rare for statistics starts near the rarest that have them.
+    rare = counts.sum(1).argsort()[:256]
+    noise = torch.randn(vocab, width, generator=generator)
+    decoder.embed.weight.copy_(embed[rare].mean(0) + 0.3 * noise)
+    decoder.head.weight.copy_(head[rare].mean(0).expand(vocab, width))
+    decoder.embed.weight[kept] = embed
+    decoder.head.weight[kept] = head
     return loss
+
+
+def _blocks(shards: Sequence[np.ndarray]) -> Iterator[Tensor]:
+    """Cuts at most `MOST_TOKENS` ids evenly out of the shards."""
+    total = sum(len(shard) for shard in shards)
+    room, size = min(1.0, MOST_TOKENS / max(1, total)), 1 << 20
+    for shard in shards:
+        for start in range(0, len(shard) - 1, size):
+            stop = start + 1 + int(room * min(size, len(shard) - 1 - start))
+            yield torch.from_numpy(np.asarray(shard[start:stop], dtype=np.int64))
+
+
+def _frequent(shards: Sequence[np.ndarray], vocab_size: int) -> Tensor | None:
+    """Lists the ids that get statistics, where not all can; None means all."""
+    if vocab_size <= MOST_ROWS:
+        return None
+    total = torch.zeros(vocab_size, dtype=torch.int64)
+    for ids in _blocks(shards):
+        total += torch.bincount(ids, minlength=vocab_size)
+    return total.argsort(descending=True, stable=True)[:MOST_ROWS].sort().values
+
+
+def _count_pairs(shards: Sequence[np.ndarray], vocab_size: int, kept: Tensor | None) -> Tensor:
+    """Counts how often each id follows each, float32 (exact below 2^24)."""
+    rows = vocab_size if kept is None else len(kept)
+    place = torch.full((vocab_size,), -1)
+    place[torch.arange(vocab_size) if kept is None else kept] = torch.arange(rows)
+    counts = torch.zeros(rows * rows)
+    for ids in _blocks(shards):
+        ids = place[ids]
+        pairs = ids[:-1] * rows + ids[1:]
+        if kept is not None:
+            pairs = pairs[(ids[:-1] >= 0) & (ids[1:] >= 0)]
+        counts.index_add_(0, pairs, torch.ones(len(pairs)))
+    return counts.view(rows, rows)
+
+
+def _orthonormal(y: Tensor) -> Tensor:
+    """Gives an orthonormal basis of the columns, by their Gram matrix; twice, for accuracy. (QR is slow here.)"""
+    for _ in range(2):
+        y = y / y.norm(dim=0).clamp(min=1e-20)
+        values, vectors = torch.linalg.eigh(y.T @ y)
+        y = y @ (vectors * values.clamp(min=float(values[-1]) * 1e-7).rsqrt())
+    return y
+
+
+def _leading(m: Tensor, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Finds the leading singular vectors by randomised subspace iteration (Halko et al. 2011)."""
+    size = len(m)
+    if size <= rank + 32:
+        u, s, vh = torch.linalg.svd(m)
+        return u[:, :rank], s[:rank], vh[:rank]
+    q = _orthonormal(m @ torch.randn(size, rank + 16, generator=generator))
+    q = _orthonormal(m @ _orthonormal(m.T @ q))
+    b = q.T @ m
+    squares, turn = torch.linalg.eigh(b @ b.T)
+    turn, s = turn.flip(1)[:, :rank], squares.flip(0)[:rank].clamp(min=1e-12).sqrt()
+    return q @ turn, s, (turn.T @ b) / s[:, None]
 
 
 def _factors(counts: Tensor, width: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Factors log p(next|this) / p(next), weighted by how often each occurs: embedding and head [V, D]."""
-    vocab = counts.shape[0]
+    vocab = len(counts)
     rank = min(width - 1, vocab)
     rows = counts.sum(1, keepdim=True)
     unigram = counts.sum(0) + 0.1
@@ -79,52 +131,48 @@ def _factors(counts: Tensor, width: int, generator: torch.Generator) -> tuple[Te
     right /= right.mean()
     m = counts + PRIOR * unigram
     m.div_((rows + PRIOR) * unigram).log_().mul_(left).mul_(right)
-    # Randomised subspace iteration (Halko et al. 2011): the leading singular vectors in a few products.
-    q = torch.linalg.qr(m @ torch.randn(vocab, min(vocab, rank + 16), generator=generator))[0]
-    for _ in range(2):
-        q = torch.linalg.qr(m @ torch.linalg.qr(m.T @ q)[0])[0]
-    u, s, vh = torch.linalg.svd(q.T @ m, full_matrices=False)
-    root = s[:rank].sqrt()
-    embed = (q @ u[:, :rank]) * root / left
-    head = vh[:rank].T * root / right[:, None]
-    # One more direction, the same for every token, carries the unigram.
+    u, s, vh = _leading(m, rank, generator)
+    root = s.sqrt()
+    embed, head = u * root / left, vh.T * root / right[:, None]
+    # One more direction, the same for every token, carries the unigram; what is left over stays empty.
     size = embed.square().sum(1).mean().sqrt().clamp(min=1e-6)
-    log_unigram = unigram.log()
-    embed = torch.cat([embed, size.expand(vocab, 1), embed.new_zeros(vocab, width - rank - 1)], 1)
-    head = torch.cat(
-        [head, ((log_unigram - log_unigram.mean()) / size)[:, None], head.new_zeros(vocab, width - rank - 1)],
-        1,
-    )
+    unigram.log_()
+    empty = embed.new_zeros(vocab, width - rank - 1)
+    embed = torch.cat([embed, size.expand(vocab, 1), empty], 1)
+    head = torch.cat([head, ((unigram - unigram.mean()) / size)[:, None], empty], 1)
     turn = torch.linalg.qr(torch.randn(width, width, generator=generator))[0]
     embed, head = embed @ turn, head @ turn
     scale = embed.square().mean().sqrt()
     return embed / scale, head * scale
 
 
-def _refine(counts: Tensor, embed: Tensor, head: Tensor, rounds: int, rate: float) -> float:
-    """Improves both in place by Adam on the bigram cross-entropy over all pairs; gives the last loss."""
+def _refine(counts: Tensor, embed: Tensor, head: Tensor, rounds: int) -> float:
+    """Improves both in place by Adam on the exact loss over all pairs; gives the loss before the last step."""
     total = float(counts.sum())
     rows = counts.sum(1, keepdim=True) / total
     means = [torch.zeros_like(embed), torch.zeros_like(head)]
     squares = [torch.zeros_like(embed), torch.zeros_like(head)]
-    loss, step = 0.0, 512
+    gx, gh = torch.empty_like(embed), torch.empty_like(head)
+    loss = 0.0
     for i in range(rounds):
         inverse = (embed.square().mean(1, keepdim=True) + 1e-6).rsqrt()
         x = embed * inverse
-        gx, gh, value = torch.empty_like(embed), torch.zeros_like(head.T), 0.0
-        for start in range(0, len(counts), step):
-            here = slice(start, start + step)
+        gh.zero_()
+        measured = i == rounds - 1
+        loss = 0.0
+        for start in range(0, len(counts), ROWS_AT_ONCE):
+            here = slice(start, start + ROWS_AT_ONCE)
             z = x[here] @ head.T
             p = counts[here] / total
-            value -= float((p * z).sum())
-            value += float((rows[here, 0] * torch.logsumexp(z, 1)).sum())
-            g = torch.softmax(z, 1).mul_(rows[here]).sub_(p)
-            torch.mm(g, head, out=gx[here])
-            gh.addmm_(x[here].T, g)
-        loss = value
+            if measured:
+                loss += float((rows[here, 0] * torch.logsumexp(z, 1)).sum() - (p * z).sum())
+            torch.softmax(z, 1, out=z)
+            z.mul_(rows[here]).sub_(p)
+            torch.mm(z, head, out=gx[here])
+            gh.addmm_(z.T, x[here])
         ge = inverse * (gx - x * (gx * x).mean(1, keepdim=True))
-        pace = rate * (1 - i / rounds)
-        for weight, grad, mean, square in zip((embed, head), (ge, gh.T), means, squares, strict=True):
+        pace = RATE * (1 - i / rounds)
+        for weight, grad, mean, square in zip((embed, head), (ge, gh), means, squares, strict=True):
             mean.lerp_(grad, 0.2)
             square.lerp_(grad.square(), 0.05)
             root = (square / (1 - 0.95 ** (i + 1))).sqrt_().add_(1e-12)

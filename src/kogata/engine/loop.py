@@ -203,7 +203,7 @@ class _Loop:
         moment = self._moment(factor, progress)
         for technique in run.techniques:
             technique.before_forward(moment)
-        loss, tokens = self._gradients()
+        loss, tokens = self._gradients(progress)
         for technique in run.techniques:
             technique.gradients(moment)
         norm = self._norm()
@@ -224,9 +224,9 @@ class _Loop:
         self._report(loss, norm, factor, progress, tokens)
         return True
 
-    def _gradients(self) -> tuple[float, int]:
+    def _gradients(self, progress: float) -> tuple[float, int]:
         run, group = self.run, self.run.group
-        batch = run.sampler.take(group.rank, group.world)
+        batch = run.sampler.take(group.rank, group.world, progress)
         if batch.count <= 0:
             raise DataError(
                 "no token of the batch would be trained",

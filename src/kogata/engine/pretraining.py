@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from kogata.core.amounts import format_count
 from kogata.core.errors import DataError, RecipeError
@@ -24,16 +23,19 @@ from kogata.engine.loop import TIMED, Outcome, Technique, Training, train
 from kogata.engine.objectives import LanguageModelling
 from kogata.engine.optimisers import build_optimiser, hold_gains
 from kogata.engine.parallel import Group
-from kogata.engine.sampler import WindowSampler
+from kogata.engine.sampler import RampSampler, WindowSampler
 from kogata.engine.schedule import StepSchedule, TimeSchedule
 from kogata.engine.tokens import TokenStore
+from kogata.nn import fused
 from kogata.nn.decoder import Decoder
+from kogata.nn.kernels import Kernels
 from kogata.nn.spec import ModelSpec
 
 SAVE_BYTES_PER_SECOND = 200e6
 SAVE_SECONDS = 0.2
 """Kept of a time budget for writing the model: so many seconds, and its bytes at this rate."""
 HELDOUT_TOKENS = 4096
+LEAST_CONTEXT = 64
 LEAST_STEPS_FOR_HELDOUT = 100
 
 
@@ -75,7 +77,11 @@ class Pretraining:
     batch: int = 2048
     micro: int = 2048
     context: int = 256
+    short: float = 0.5
+    """Share of training with windows of half the context."""
     corpus_start: bool = True
+    rounds: int = 32
+    """Of the corpus start's refinement."""
     compile: bool | str = "auto"
     checkpoint_steps: int | None = None
     techniques: tuple[Technique, ...] = ()
@@ -102,7 +108,7 @@ def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
     sampler = _sampler(job, bench, store)
     fresh = load_checkpoint(bench.checkpoints) is None
     decoder, corpus_start = _decoder(job, bench, store, group, fresh)
-    hidden, kernels = _hidden(job, bench, decoder)
+    objective, kernels = _objective(job, bench, decoder)
     optimiser = build_optimiser(
         decoder,
         job.optimizer,
@@ -112,7 +118,6 @@ def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
         continued=job.model is not None,
     )
     schedule = job.length.schedule(bench, decoder.spec)
-    objective = LanguageModelling(decoder, hidden)
     run = Training(
         model=decoder,
         objective=objective,
@@ -158,7 +163,7 @@ def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
     }
 
 
-def _sampler(job: Pretraining, bench: Bench, store: TokenStore) -> WindowSampler:
+def _sampler(job: Pretraining, bench: Bench, store: TokenStore) -> RampSampler:
     if store.tokens <= job.context:
         raise DataError(
             "the training tokens fill no window",
@@ -167,15 +172,22 @@ def _sampler(job: Pretraining, bench: Bench, store: TokenStore) -> WindowSampler
             expected=f"more than the context of {job.context}",
             remedy="give more text, or a smaller `context`",
         )
-    return WindowSampler(
-        store.ids,
-        store.offsets,
-        context=job.context,
-        batch=max(1, job.batch // job.context),
-        micro=max(1, job.micro // job.context),
-        seed=bench.seed,
-        device=bench.device,
-    )
+    contexts = [job.context]
+    if job.short > 0 and job.context >= 2 * LEAST_CONTEXT:
+        contexts = [job.context // 2, job.context]
+    samplers = [
+        WindowSampler(
+            store.ids,
+            store.offsets,
+            context=context,
+            batch=max(1, job.batch // context),
+            micro=max(1, job.micro // context),
+            seed=bench.seed * 7 + number,
+            device=bench.device,
+        )
+        for number, context in enumerate(contexts)
+    ]
+    return RampSampler(samplers, [job.short] * (len(samplers) - 1))
 
 
 def _decoder(
@@ -199,23 +211,31 @@ def _decoder(
     if start and fresh:
         if group.rank == 0:
             before = bench.clock.now()
-            loss = initialise_from_corpus(decoder, [store.ids], seed=bench.seed)
+            loss = initialise_from_corpus(decoder, [store.ids], seed=bench.seed, rounds=job.rounds)
             took = bench.clock.now() - before
             bench.log(f"embedding and head from the corpus's pairs: {loss:.3f} nats a token ({took:.1f} s)")
         group.share_tensors([decoder.embed.weight, decoder.head_weight])
     return decoder.to(bench.device), start
 
 
-def _hidden(
-    job: Pretraining, bench: Bench, decoder: Decoder
-) -> tuple[Callable[[Tensor], Tensor] | None, str]:
+def _objective(job: Pretraining, bench: Bench, decoder: Decoder) -> tuple[LanguageModelling, str]:
     """Chooses how blocks are computed: kernels compiled in a second, torch.compile, or plain torch."""
+    on_cpu = bench.device == "cpu"
+    if job.compile is False:
+        return LanguageModelling(decoder), "torch"
+    if not bench.machine.compiler and on_cpu:
+        bench.log("no compiler found: plain torch, about a fifth slower")
+        return LanguageModelling(decoder), "torch"
+    kernels = Kernels.build() if on_cpu else None
     if job.compile is True:
-        if not bench.machine.compiler and bench.device == "cpu":
-            bench.log("no compiler found: `compile: true` is passed over")
-            return None, "torch"
-        return torch.compile(decoder.hidden, dynamic=False), "torch.compile"
-    return None, "torch"
+        return LanguageModelling(
+            decoder, torch.compile(decoder.hidden, dynamic=False), kernels
+        ), "torch.compile"
+    if kernels is None:
+        return LanguageModelling(decoder), "torch"
+    if fused.fits(decoder):
+        return LanguageModelling(decoder, fused.FusedHidden(decoder, kernels), kernels), "fused"
+    return LanguageModelling(decoder, None, kernels), "fused loss"
 
 
 def _heldout(job: Pretraining, decoder: Decoder) -> Callable[[], float] | None:

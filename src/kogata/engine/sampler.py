@@ -49,8 +49,8 @@ class Sampler(Protocol):
         """How often the data was seen so far."""
         ...
 
-    def take(self, rank: int, world: int) -> StepBatch:
-        """Gives the next step's batch, this process's part of it."""
+    def take(self, rank: int, world: int, progress: float) -> StepBatch:
+        """Gives the next step's batch, this process's part of it; `progress` is the share of training done."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -143,7 +143,7 @@ class WindowSampler:
         """Goes to a position."""
         self.taken = int(state["taken"])
 
-    def take(self, rank: int = 0, world: int = 1) -> StepBatch:
+    def take(self, rank: int = 0, world: int = 1, progress: float = 0.0) -> StepBatch:
         """Gives the next step's batch, this process's part of it."""
         first = self.taken + self.batch * rank // world
         last = self.taken + self.batch * (rank + 1) // world
@@ -209,3 +209,34 @@ class WindowSampler:
             into[filled : filled + len(piece)] = piece
             filled += len(piece)
             shard += 1
+
+
+class RampSampler:
+    """Short windows first, long ones later: early on, little is learned from far away, and short is cheap.
+
+    Args:
+        samplers: from short to long, of the same batch in tokens.
+        shares: of training, that each but the last has.
+    """
+
+    def __init__(self, samplers: Sequence[WindowSampler], shares: Sequence[float]) -> None:
+        assert len(shares) == len(samplers) - 1
+        self.samplers, self.ends = list(samplers), np.cumsum(shares).tolist()
+
+    @property
+    def epochs(self) -> float:
+        """How often the data was seen so far."""
+        return sum(sampler.epochs for sampler in self.samplers)
+
+    def take(self, rank: int = 0, world: int = 1, progress: float = 0.0) -> StepBatch:
+        """Gives the next step's batch from the sampler whose turn it is."""
+        return self.samplers[sum(progress >= end for end in self.ends)].take(rank, world)
+
+    def state(self) -> dict[str, Any]:
+        """Gives the positions as JSON values."""
+        return {str(i): sampler.state() for i, sampler in enumerate(self.samplers)}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Goes to the positions."""
+        for i, sampler in enumerate(self.samplers):
+            sampler.load(state[str(i)])

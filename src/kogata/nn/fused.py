@@ -1,0 +1,183 @@
+"""Blocks whose forward and backward pass are each written out: fewer passes over memory than autograd's.
+
+Computes what `Decoder.hidden` computes, for what fits: full attention, plain linear layers without bias,
+norms before mixers and feed-forward parts with gains of one (they start so, and pretraining holds them).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kogata.nn.attention.full import Mixer
+from kogata.nn.decoder import Block, Decoder
+from kogata.nn.kernels import MOST_HEAD, Kernels
+
+_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+def fits(decoder: Decoder) -> bool:
+    """Says whether every block can be computed here."""
+    spec = decoder.spec
+    plain = spec.ffn in ("swiglu", "relu2") and not spec.qkv_bias and spec.head_dim <= MOST_HEAD
+    return plain and _is_one(decoder.norm) and all(_block_fits(block) for block in decoder.layers())
+
+
+def _block_fits(block: Block) -> bool:
+    linears = [m for m in block.modules() if not list(m.children()) and not isinstance(m, nn.RMSNorm)]
+    return (
+        type(block.mixer) is Mixer
+        and all(type(m) is nn.Linear and not m._forward_hooks and not m._forward_pre_hooks for m in linears)
+        and _is_one(block.mixer_norm)
+        and _is_one(block.ffn_norm)
+    )
+
+
+def _is_one(norm: nn.RMSNorm) -> bool:
+    return not norm.weight.requires_grad and bool((norm.weight == 1).all())
+
+
+class FusedHidden:
+    """Computes a decoder's hidden vectors [B, T, D] of ids [B, T].
+
+    Args:
+        decoder: of which `fits` says yes.
+        kernels: compiled.
+    """
+
+    def __init__(self, decoder: Decoder, kernels: Kernels) -> None:
+        self.decoder, self.kernels = decoder, kernels
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        decoder = self.decoder
+        spec = decoder.spec
+        batch, tokens = ids.shape
+        cosine, sine = decoder.rope(0, tokens, None)
+        half = spec.head_dim // 2
+        # The decoder's tables repeat the cosine and carry the half-turn's sign in the sine.
+        turn = cosine[:, 0, :half].contiguous(), sine[:, 0, half:].contiguous()
+        x = decoder.embed(ids).view(batch * tokens, spec.width)
+        for layer, block in enumerate(decoder.layers()):
+            facts = _Facts(self.kernels, tokens, spec, turn if spec.has_rope(layer) else None)
+            mixer, ffn = block.mixer, block.ffn
+            inner = ffn.gate_up if spec.ffn == "swiglu" else ffn.up
+            gains = (None, None) if mixer.q_norm is None else (mixer.q_norm.weight, mixer.k_norm.weight)
+            x = _Block.apply(
+                x, mixer.qkv.weight, *gains, mixer.out.weight, inner.weight, ffn.down.weight, facts
+            )
+        x = _Norm.apply(x, self.kernels, spec.norm_eps)
+        return x.view(batch, tokens, spec.width)
+
+
+class _Facts:
+    """What a block's computation needs beside tensors with gradients."""
+
+    def __init__(self, kernels: Kernels, tokens: int, spec: Any, turn: tuple[Tensor, Tensor] | None) -> None:
+        self.kernels, self.tokens, self.turn = kernels, tokens, turn
+        self.heads = spec.heads, spec.kv_heads, spec.head_dim
+        self.ffn, self.ffn_width, self.eps = spec.ffn, spec.ffn_width, spec.norm_eps
+
+
+class _Norm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernels: Kernels, eps: float) -> Tensor:
+        y, inverse = kernels.rms_forward(x, eps)
+        ctx.kernels = kernels
+        ctx.save_for_backward(y, inverse)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None]:
+        y, inverse = ctx.saved_tensors
+        return ctx.kernels.rms_backward(outputs[0].contiguous(), y, inverse, None), None, None
+
+
+class _Block(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        qkv: Tensor,
+        query_gain: Tensor | None,
+        key_gain: Tensor | None,
+        out: Tensor,
+        inner: Tensor,
+        down: Tensor,
+        facts: _Facts,
+    ) -> Tensor:
+        k = facts.kernels
+        gains = None if query_gain is None or key_gain is None else (query_gain, key_gain)
+        h1, inverse1 = k.rms_forward(x, facts.eps)
+        z = h1 @ qkv.t()
+        turned, inverse_heads = k.heads_forward(z, gains, facts.turn, facts.tokens, facts.heads, facts.eps)
+        attended, sums = _forward(*_views(turned, z, facts), 0.0, True)
+        y = attended.transpose(1, 2).reshape(x.shape[0], -1)
+        x1 = torch.addmm(x, y, out.t())
+        h2, inverse2 = k.rms_forward(x1, facts.eps)
+        u = h2 @ inner.t()
+        a = k.gate_forward(facts.ffn, u, facts.ffn_width)
+        ctx.facts, ctx.gains = facts, gains
+        ctx.save_for_backward(
+            qkv,
+            out,
+            inner,
+            down,
+            h1,
+            inverse1,
+            z,
+            turned,
+            inverse_heads,
+            attended,
+            sums,
+            y,
+            h2,
+            inverse2,
+            u,
+            a,
+        )
+        return x1.addmm_(a, down.t())
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        g = outputs[0].contiguous()
+        facts: _Facts = ctx.facts
+        qkv, out, inner, down, h1, inverse1, z, turned, inverse_heads = ctx.saved_tensors[:9]
+        attended, sums, y, h2, inverse2, u, a = ctx.saved_tensors[9:]
+        k = facts.kernels
+        queries, keys, dim = facts.heads
+        g_down = g.t() @ a
+        k.gate_backward(facts.ffn, u, g @ down)
+        g_inner = u.t() @ h2
+        g1 = k.rms_backward(u @ inner, h2, inverse2, g)
+        g_out = g1.t() @ y
+        rows = g.shape[0]
+        gy = (g1 @ out).view(rows // facts.tokens, facts.tokens, queries, dim).transpose(1, 2)
+        dq, dk, dv = _backward(gy, *_views(turned, z, facts), attended, sums, 0.0, True)
+        group = queries // keys
+        if group > 1:
+            dk, dv = (t.view(len(t), keys, group, facts.tokens, dim).sum(2) for t in (dk, dv))
+        dq, dk, dv = (t.transpose(1, 2).reshape(rows, -1) for t in (dq, dk, dv))
+        gz = torch.empty_like(z)
+        g_query, g_key = k.heads_backward(
+            (dq, dk), z, gz, inverse_heads, ctx.gains, facts.turn, facts.tokens, facts.heads
+        )
+        gz[:, (queries + keys) * dim :] = dv
+        g_qkv = gz.t() @ h1
+        g0 = k.rms_backward(gz @ qkv, h1, inverse1, g1)
+        return g0, g_qkv, g_query, g_key, g_out, g_inner, g_down, None
+
+
+def _views(turned: Tensor, z: Tensor, facts: _Facts) -> tuple[Tensor, Tensor, Tensor]:
+    """Shows queries, keys and values as attention wants them, [B, heads, T, dim], without copying."""
+    queries, keys, dim = facts.heads
+    rows = z.shape[0]
+    shape = rows // facts.tokens, facts.tokens
+    q, key = turned.view(*shape, queries + keys, dim).split([queries, keys], 2)
+    v = z.view(*shape, queries + 2 * keys, dim)[:, :, queries + keys :]
+    q, key, v = q.transpose(1, 2), key.transpose(1, 2), v.transpose(1, 2)
+    if queries > keys:
+        key, v = (t.repeat_interleave(queries // keys, 1) for t in (key, v))
+    return q, key, v

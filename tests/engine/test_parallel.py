@@ -1,0 +1,83 @@
+"""Two processes over gloo give what one gives at the same global batch."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from kogata.engine.parallel import Group
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+from safetensors.torch import save_file
+torch.set_num_threads(1)
+from kogata.core.artifact import Artifact, Kind
+from kogata.engine.loop import train
+from kogata.engine.parallel import Group
+from test_loop import training
+from training_bench import TrainingBench, make_tokens
+folder, rank, world = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+tokens = make_tokens(folder / f"tokens-{rank}-{world}")
+group = Group.join(rank, world)
+run = training(tokens, steps=6, micro=3, group=group, optimizer=sys.argv[4])
+bench = TrainingBench(folder / f"bench-{world}", rank=rank, world=world)
+train(run, bench)
+losses = torch.tensor([row["loss"] for row in bench.rows] or [0.0])
+save_file({"losses": losses, **{n: p.detach().clone() for n, p in run.model.named_parameters()}},
+          folder / f"end-{rank}-{world}.safetensors")
+group.leave()
+"""
+
+
+def run(folder: Path, world: int, optimizer: str) -> list[dict[str, torch.Tensor]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    here = Path(__file__).parent
+    paths = [str(here), str(here.parent), str(here.parents[1] / "src")]
+    workers = []
+    for rank in range(world):
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(paths),
+            "RANK": str(rank),
+            "WORLD_SIZE": str(world),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "OMP_NUM_THREADS": "1",
+        }
+        command = [sys.executable, "-c", SCRIPT, str(folder), str(rank), str(world), optimizer]
+        workers.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        )
+    for worker in workers:
+        said, _ = worker.communicate(timeout=100)
+        assert worker.returncode == 0, said.decode()
+    return [load_file(folder / f"end-{rank}-{world}.safetensors") for rank in range(world)]
+
+
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    (one,) = run(tmp_path, 1, "muon")
+    first, second = run(tmp_path, 2, "muon")
+    losses = first.pop("losses")
+    second.pop("losses")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    torch.testing.assert_close(losses, one.pop("losses"), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(first, one, rtol=2e-3, atol=2e-4)
+
+
+def test_one_process_needs_no_group() -> None:
+    group = Group()
+    assert group.sum_gradients([], [1.5, 2.0]) == [1.5, 2.0]
+    assert group.share_numbers([3.0]) == [3.0]
+    group.share_tensors([torch.zeros(2)])
+    group.wait()
+    group.leave()

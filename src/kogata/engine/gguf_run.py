@@ -92,6 +92,13 @@ def _run(path: Path, job: dict[str, Any]) -> dict[str, Any]:
         answer = json.loads(done.stdout)
     except ValueError:
         answer = {"error": f"llama.cpp ended with code {done.returncode}"}
+    if "hidden" in answer:
+        raise EnvironmentProblem(
+            "this build of xllamacpp does not let llama.cpp be called",
+            where=str(path),
+            found=answer["hidden"],
+            expected="llama.cpp's C functions, as in the version of constraints.txt",
+        )
     if "error" in answer:
         raise ArtifactError(
             "llama.cpp cannot use the file",

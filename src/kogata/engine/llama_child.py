@@ -1,9 +1,8 @@
 """The process in which llama.cpp runs: reads a job from stdin, writes its answer to stdout, both JSON.
 
 Started by `gguf_run` as a file, never imported: it needs xllamacpp and numpy alone, and if llama.cpp
-aborts, only this process ends. xllamacpp offers a server but no logits; those come from llama.cpp's C
-functions, which its extension module exports on Linux and macOS. Where they are hidden the server answers
-instead: the same figures, one token at a time.
+aborts, only this process ends. xllamacpp offers a server but no logits of a prompt; those come from
+llama.cpp's C functions, which its extension module exports.
 
 Structures that C passes by value are opaque here, larger than the real ones; the few fields that are set
 stand at places checked against llama.cpp's own defaults.
@@ -44,7 +43,7 @@ class Batch(ctypes.Structure):
     ]
 
 
-class Native:
+class Llama:
     """llama.cpp by its C functions.
 
     Raises:
@@ -140,60 +139,6 @@ class Native:
         return made
 
 
-class Served:
-    """llama.cpp by xllamacpp's server: the same figures, slower."""
-
-    def __init__(self, path: str, context: int, threads: int) -> None:
-        import xllamacpp
-
-        options = xllamacpp.CommonParams()
-        options.model.path = path
-        options.n_ctx = options.n_batch = max(context + 8, 64)
-        options.n_parallel, options.warmup, options.verbosity = 1, False, 0
-        options.cpuparams.n_threads = options.cpuparams_batch.n_threads = threads
-        options.cache_type_k = options.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-        options.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        self.server = xllamacpp.Server(options)
-
-    def _ask(self, place: str, **body: Any) -> dict[str, Any]:
-        import urllib.request
-
-        request = urllib.request.Request(
-            self.server.listening_address + place,
-            data=json.dumps(body).encode(),
-            headers={"content-type": "application/json"},
-        )
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
-            return json.load(answer)
-
-    def tokenize(self, text: str) -> list[int]:
-        """Gives the ids of a text."""
-        return self._ask("/tokenize", content=text, add_special=False, parse_special=False)["tokens"]
-
-    def losses(self, ids: list[int], targets: list[int]) -> float:
-        """Sums −log p of each target: forces it by a bias and reads the probability it had without."""
-        total = 0.0
-        for at, target in enumerate(targets):
-            answer = self._ask(
-                "/completion", prompt=ids[: at + 1], n_predict=1, n_probs=1, temperature=0.0,
-                cache_prompt=True, logit_bias=[[target, 1e6]],
-            )  # fmt: skip
-            found = answer["completion_probabilities"][0]
-            if found["id"] != target:
-                raise ValueError("the server did not give the forced token")
-            total -= found["logprob"]
-        return total
-
-    def greedy(self, ids: list[int], tokens: int, end_id: int | None) -> list[int]:
-        """Continues with the likeliest token; stops after the end token."""
-        answer = self._ask(
-            "/completion", prompt=ids, n_predict=tokens, temperature=0.0, return_tokens=True,
-            samplers=["top_k"], top_k=1, ignore_eos=False,
-        )  # fmt: skip
-        made = answer["tokens"]
-        return made[: made.index(end_id) + 1] if end_id in made else made
-
-
 def windows(ids: list[int], end_id: int, window: int) -> Iterator[tuple[list[int], list[int]]]:
     """Cuts a document, end token first, into inputs and the tokens they are asked for."""
     whole = [end_id, *ids]
@@ -205,15 +150,11 @@ def windows(ids: list[int], end_id: int, window: int) -> Iterator[tuple[list[int
 
 def work(job: Job) -> dict[str, Any]:
     """Does one job: `tokenize`, `score` or `greedy`."""
-    context = max(int(job["context"]), 32)
-    if job.get("through") == "server":
-        engine: Native | Served = Served(job["path"], context, job["threads"])
-    else:
-        try:
-            engine = Native(job["path"], context, job["threads"])
-        except (AttributeError, LookupError):
-            engine = Served(job["path"], context, job["threads"])
-    answer: dict[str, Any] = {"through": type(engine).__name__.lower()}
+    try:
+        engine = Llama(job["path"], max(int(job["context"]), 32), job["threads"])
+    except (AttributeError, LookupError, ImportError) as error:
+        return {"hidden": str(error)}
+    answer: dict[str, Any] = {}
     if job["do"] == "greedy":
         return answer | {
             "tokens": [engine.greedy(ids, job["tokens"], job["end_id"]) for ids in job["prompts"]]

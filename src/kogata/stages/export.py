@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from kogata.core.amounts import Bytes, Cost, Forecast, format_bytes
 from kogata.core.artifact import Kind
-from kogata.core.errors import RecipeError, Refused, Stopped
+from kogata.core.errors import EnvironmentProblem, RecipeError, Refused, Stopped
 from kogata.core.receipt import Machine
 from kogata.core.registry import suggest
 from kogata.core.stage import Bench, Facts, Given, Resolved, Share, Slot, Stage, one
@@ -88,16 +88,17 @@ class Export(Stage):
                     found=why,
                     expected="another format, for example hf",
                 )
+        reasons: dict[str, str] = {}
+        if self.tolerance == "auto":
+            allowed = ", ".join(f"{get_format(name).tolerance:g} for {name}" for name in self.formats)
+            reasons["tolerance"] = f"what rounding explains: {allowed}"
         if self.scored_bytes != "auto":
-            return Resolved(stage=self)
+            return Resolved(stage=self, reasons=reasons)
         large = (model.get("parameters") or 0) > LARGE_PARAMETERS
         chosen = LARGE_SCORED_BYTES if large else SCORED_BYTES
-        reason = (
-            f"{format_bytes(chosen)} a file: a check, no measurement" if corpus else "no text to score on"
-        )
-        return Resolved(
-            stage=self.model_copy(update={"scored_bytes": chosen}), reasons={"scored_bytes": reason}
-        )
+        few = f"{format_bytes(chosen)} a file: a check, no measurement"
+        reasons["scored_bytes"] = few if corpus else "no text to score on"
+        return Resolved(stage=self.model_copy(update={"scored_bytes": chosen}), reasons=reasons)
 
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
         """Counts the bytes to write and the tokens to score."""
@@ -166,7 +167,13 @@ class Export(Stage):
             }
             _within_size(form.place, row["largest_file"], bench.share.size_bytes)
             if texts and own is not None:
-                scored = form.score(place, texts, end_id=end_id, window=window)
+                try:
+                    scored = form.score(place, texts, end_id=end_id, window=window)
+                except EnvironmentProblem as problem:
+                    row["notes"] = [*row["notes"], f"not scored: {problem.what} ({problem.found})"]
+                    bench.log(f"{name}: {row['notes'][-1]}")
+                    files[form.place] = row
+                    continue
                 row["bits_per_byte"] = scored.loss / math.log(2) / size
                 row["scored_bytes"], row["rise"] = size, row["bits_per_byte"] - own
                 row["same_token_ids"] = scored.ids == ids

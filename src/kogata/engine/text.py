@@ -278,6 +278,8 @@ def language_hint(text: str) -> str:
 def spaced(text: str) -> bool:
     """Says whether words are set apart by spaces (not so in Japanese, Chinese, Thai …)."""
     sample = text[:5000]
+    if sample.count("፡") > len(sample) / 30:
+        return False
     letters = sum(char.isalpha() for char in sample)
     unspaced = sum(
         "ぁ" <= char <= "ヿ"

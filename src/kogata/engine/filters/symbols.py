@@ -6,8 +6,12 @@ import re
 
 from kogata.engine.filters._view import View
 
-# Marks that running text is made of; a document of them alone is caught by other rules.
-_SYMBOL = re.compile(r"[^\w\s.,;:!?'\"()\-–—‘’“”…、。「」『』！？（）・ー々〆〇　]")
+# Marks that running text is made of, and the vowel signs of scripts that write them as marks of their own.
+_USUAL = ".,;:!?'\"()\\-–—‘’“”„«»¿¡…·、。，；：「」『』（）！？・ー々〆〇　،؛؟।॥"
+_SIGNS = (
+    "\u0300-\u036f\u0591-\u05c7\u0610-\u065f\u06d6-\u06ed\u0900-\u109f\u135d-\u135f\u1780-\u17ff\u3099\u309a"
+)
+_SYMBOL = re.compile(rf"[^\w\s{_USUAL}{_SIGNS}\]]")
 
 
 def symbol_share(view: View) -> float:

@@ -115,11 +115,11 @@ class Filter(Stage):
             ("min_characters", length.characters),
             ("max_characters", length.characters),
             ("max_replacement", symbols.replacement_share),
+            ("max_symbols", symbols.symbol_share),
             ("max_repeated_lines", repetition.repeated_line_share),
             ("max_repeated_paragraphs", repetition.repeated_paragraph_share),
             ("min_word_length", words.mean_word_length),
             ("max_word_length", words.mean_word_length),
-            ("max_symbols", symbols.symbol_share),
             ("max_top_ngram", repetition.top_ngram_share),
             ("max_repeated_ngrams", repetition.repeated_ngram_share),
         ]

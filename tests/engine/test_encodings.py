@@ -74,7 +74,7 @@ class Slow(io.BytesIO):
 def test_a_long_stream_is_decoded_block_by_block(encoding: str) -> None:
     text = "ascii only. " * (BLOCK // 10) + JAPANESE * 3000
     stream = Slow(text.encode(encoding))
-    decoder = Decoder(stream)  # type: ignore[arg-type]
+    decoder = Decoder(stream)
     assert "".join(decoder.blocks()) == text
     assert decoder.read_bytes == len(text.encode(encoding))
     assert stream.largest == BLOCK

@@ -115,7 +115,7 @@ class InputFile:
         with self.path.open("rb") as raw:
             counted = _Counted(raw)
             if self.packed == ".gz":
-                reader: Any = gzip.GzipFile(fileobj=counted)  # type: ignore[arg-type]
+                reader: Any = gzip.GzipFile(fileobj=counted)
                 unpacked = None
             else:
                 unpacked = _Zstd(counted)  # type: ignore[arg-type]
@@ -189,7 +189,7 @@ class _Zstd(io.RawIOBase):
 
 
 def _buffered(reader: Any, raw: BinaryIO, file: InputFile) -> BinaryIO:
-    return io.BufferedReader(_Guarded(reader, raw, file), 2**18)  # type: ignore[return-value]
+    return io.BufferedReader(_Guarded(reader, raw, file), 2**18)
 
 
 class _Guarded(io.RawIOBase):

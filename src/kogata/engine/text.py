@@ -21,6 +21,8 @@ from kogata.engine.readers._common import LONGEST, ReadOptions
 from kogata.engine.readers.txt import cut_at
 
 SHARD_BYTES = 64 * 2**20
+UNSPACED = ("ja", "zh", "th", "lo", "my", "km")
+"""Languages that set no spaces between words."""
 UNDECODABLE = 1e-3
 """A document with a larger share of undecodable bytes is skipped, one with a smaller is mended."""
 HEARD = 20_000

@@ -102,7 +102,7 @@ def test_tokens_keep_documents_apart_and_say_what_they_are(made: dict[str, Any])
     for split in ("train", "heldout"):
         store = TokenStore.open(made["tokens"].path, split)
         texts = [document.text for document in stories() if document.split == split]
-        assert [tokenizer.decode(store.document(n)[:-1]) for n in range(store.documents)] == texts
+        assert [tokenizer.decode(store.document(n)[:-1].tolist()) for n in range(store.documents)] == texts
         assert all(store.document(n)[-1] == 0 for n in range(store.documents))
         assert facts["splits"][split] == {
             "documents": len(texts),

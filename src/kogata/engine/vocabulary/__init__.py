@@ -1,5 +1,6 @@
 """Ways to make a vocabulary, one a file: `train(texts, size, pre) -> tokenizers.Tokenizer`.
 
-Each also states `auto_size(facts, budget_seconds) -> (size or None, reason)` and
-`expected(facts, size) -> (vocabulary, bytes per token)` for the plan, without importing `tokenizers`.
+For the plan, without importing `tokenizers`, each states `sample_bytes(facts)`, how much it looks at;
+`train_seconds(facts, bytes)`; `auto_size(facts, budget_seconds) -> (size or None, reason)`; and
+`expected(facts, size) -> (vocabulary, bytes per token)`.
 """

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 from kogata.core.amounts import format_bytes, format_seconds
 from kogata.core.stage import Facts
+from kogata.engine.text import UNSPACED
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-SAMPLE_BYTES = 5_000_000
-"""Seen in training. 30 MB of novels gave 3.668 bytes per token, 5 MB 3.665 in a quarter of the time."""
-SECONDS_PER_MB = 0.6
-"""Wall-clock on two cores; text without spaces takes four times as long (every run of letters is new)."""
+SPACED_SAMPLE, UNSPACED_SAMPLE = 5_000_000, 2_500_000
+"""Bytes seen. 30 MB of novels gave 3.668 bytes per token, 5 MB 3.665; 12 MB of stories 4.36, 2.5 MB 4.32."""
+SPACED_SECONDS_PER_MB, UNSPACED_SECONDS_PER_MB = 0.35, 1.6
+"""CPU time; without spaces every run of letters is new, so counting and merging take longer."""
 SMALL, MIDDLE, LARGE = 2048, 4096, 8192
 
 # Bytes per token on held-out text, measured with the qwen2 pre-tokeniser (novels; Aozora stories; 5 MB seen).
@@ -38,6 +39,17 @@ def train(texts: Iterable[str], size: int, pre: str) -> Tokenizer:
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
+
+
+def sample_bytes(facts: Facts) -> int | None:
+    """Says how much text is seen at most."""
+    return UNSPACED_SAMPLE if facts.get("language_hint") in UNSPACED else SPACED_SAMPLE
+
+
+def train_seconds(facts: Facts, size: int) -> float:
+    """Forecasts the time to learn from so many bytes."""
+    unspaced = facts.get("language_hint") in UNSPACED
+    return size / 1e6 * (UNSPACED_SECONDS_PER_MB if unspaced else SPACED_SECONDS_PER_MB)
 
 
 def auto_size(facts: Facts, budget_seconds: float | None) -> tuple[int | None, str]:

@@ -16,11 +16,6 @@ from kogata.core.stage import Facts
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-SAMPLE_BYTES = None
-"""All of the training text is looked at: a character left out could not be written."""
-SECONDS_PER_MB = 0.06
-"""Counting characters, measured on one core."""
-
 
 def train(texts: Iterable[str], size: int | None, pre: str) -> Tokenizer:
     """Collects the characters, the commonest first when `size` cannot hold all."""
@@ -64,6 +59,16 @@ def train(texts: Iterable[str], size: int | None, pre: str) -> Tokenizer:
     tokenizer.model = models.BPE(vocab=vocabulary, merges=merges)
     tokenizer.add_special_tokens([END])
     return tokenizer
+
+
+def sample_bytes(facts: Facts) -> int | None:
+    """Has all of the training text looked at: a character left out could not be written."""
+    return None
+
+
+def train_seconds(facts: Facts, size: int) -> float:
+    """Forecasts the time to count characters, measured on one core."""
+    return 0.06 * size / 1e6
 
 
 def auto_size(facts: Facts, budget_seconds: float | None) -> tuple[int | None, str]:

@@ -45,7 +45,7 @@ class Dedup(Stage):
                 cpu_seconds=seconds,
                 joules=machine.joules(seconds),
                 peak_bytes=150 * 2**20 + BYTES_PER_DOCUMENT * documents,
-                size_bytes=round(0.4 * size),
+                size_bytes=round(0.37 * size),
             ),
             disk_bytes=0,
         )

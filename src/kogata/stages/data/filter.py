@@ -77,7 +77,7 @@ class Filter(Stage):
                 cpu_seconds=seconds,
                 joules=machine.joules(seconds),
                 peak_bytes=150 * 2**20 + min(4 * size, 200 * 2**20),
-                size_bytes=round(0.4 * size),
+                size_bytes=round(0.37 * size),
             ),
             disk_bytes=0,
         )

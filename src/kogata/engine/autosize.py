@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kogata.core.amounts import format_count, format_seconds
+from kogata.core.amounts import format_seconds
 from kogata.core.receipt import Machine
 from kogata.engine.costs import step_cost
 from kogata.nn.spec import ModelSpec
 
 LADDER = (
     (2, 64), (2, 96), (2, 128), (3, 128), (2, 192), (3, 192), (4, 192), (4, 256), (5, 256), (6, 256),
-    (6, 320), (6, 384), (8, 384), (8, 448), (8, 512), (10, 512), (12, 512), (12, 640), (12, 768), (16, 768), (24, 1024),
+    (6, 320), (6, 384), (8, 384), (8, 448), (8, 512), (10, 512), (12, 512), (12, 640), (12, 768),
+    (16, 768), (24, 1024),
 )  # fmt: skip
 """Layers and width, from small to large; widths are multiples of a head."""
 HEAD_DIM = 64
@@ -45,8 +46,8 @@ class Chosen:
     reasons: dict[str, str] = field(default_factory=dict)
     shape: Shape | None = None
     context: int = 256
-    batch: int = 2048
-    lr: float = 0.02
+    batch: int = 1024
+    lr: float = 0.004
     steps: int | None = None
 
 
@@ -86,7 +87,7 @@ def by_time(
     for layers, width in LADDER:
         shape = shape_of(family, layers, width, tied)
         spec = spec_of(family, shape, vocab_size, context)
-        tokens = seconds / step_cost(spec, machine, batch=batch, context=context).seconds * batch
+        tokens = seconds / step_cost(spec, machine, batch=batch, context=context, muon=False).seconds * batch
         if best is None or tokens >= TOKENS_PER_WEIGHT * weights_in_products(spec):
             best = shape, tokens
         else:
@@ -131,24 +132,22 @@ def context_for(tokens: int, documents: int, vocab_size: int) -> tuple[int, str]
     return 256, "256 tokens: what bits per byte are measured at, and cheap attention"
 
 
-def batch_for(context: int, seconds: float | None, tokens: float) -> tuple[int, str]:
+def batch_for(vocab_size: int, context: int, seconds: float | None, tokens: float) -> tuple[int, str]:
     """Chooses the tokens of a step: small, so that a short run takes many steps."""
-    batch = 2048
-    if seconds is not None and seconds > 1800:
-        batch = 4096 if seconds < 7200 else 8192
-    elif tokens > 2e7:
-        batch = 4096 if tokens < 1e8 else 8192
+    batch = 512 if vocab_size < 512 else 1024
+    if (seconds or 0.0) > 1800 or (seconds is None and tokens > 2e7):
+        batch *= 4 if (seconds or 0.0) > 10_000 or (seconds is None and tokens > 2e8) else 2
     while batch > context and tokens / batch < 32:
         batch //= 2
     batch = max(context, batch // context * context)
-    return batch, f"{format_count(batch)} tokens a step: small steps learn most per token, and fill two cores"
+    return batch, f"{batch:,} tokens a step: small steps learn most per token, and still fill two cores"
 
 
 def length_for(
     spec: ModelSpec, batch: int, context: int, train_tokens: int, machine: Machine
 ) -> tuple[int, str]:
     """Chooses the steps of a run that has neither a length nor a time budget."""
-    pace = step_cost(spec, machine, batch=batch, context=context).seconds
+    pace = step_cost(spec, machine, batch=batch, context=context, muon=False).seconds
     fits = DEFAULT_SECONDS / pace
     whole = MOST_EPOCHS * train_tokens / batch
     if fits <= whole:
@@ -158,14 +157,14 @@ def length_for(
     return max(10, int(min(fits, whole))), reason
 
 
-def optimizer_for(seconds: float | None) -> tuple[str, str]:
+def optimizer_for() -> tuple[str, str]:
     """Chooses what trains the matrices."""
-    return "adamw", "from the corpus's own statistics and in small steps it beat Muon (LOG.md)"
+    return "adamw", "in small steps it beat Muon, which costs a quarter of such a step (LOG.md)"
 
 
 def lr_for(optimizer: str, batch: int, continued: bool) -> tuple[float, str]:
     """Chooses the peak learning rate of the blocks' matrices; it grows with the root of the batch."""
-    base = 0.02 if optimizer == "muon" else 0.004
-    lr = base * (batch / 2048) ** 0.5 * (0.25 if continued else 1.0)
-    reason = f"measured best at 2,048 tokens a step ({base:g}), times √(batch / 2,048)"
+    base = 0.014 if optimizer == "muon" else 0.004
+    lr = base * (batch / 1024) ** 0.5 * (0.25 if continued else 1.0)
+    reason = f"measured best at 1,024 tokens a step ({base:g}), times √(batch / 1,024)"
     return round(lr, 6), reason + (", a quarter to go on with a trained model" if continued else "")

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from kogata.nn.decoder import Decoder
 from kogata.nn.optim import AdamW, Group, Matrix, Muon, Optimiser, matrices_of
 
-MUON_LR = 0.02
+MUON_LR = 0.014
 ADAMW_LR = 0.004
-"""Learning rates of the blocks' matrices that `auto` stands for."""
+"""Learning rates of the blocks' matrices that `auto` stands for, at 1,024 tokens a step."""
 EMBED_LR, HEAD_LR = 0.01, 0.004
 """Of embedding and head that start at random, beside the matrices' usual one."""
-CORPUS_EMBED_LR, CORPUS_HEAD_LR = 0.003, 0.0007
+CORPUS_EMBED_LR, CORPUS_HEAD_LR = 0.001, 0.0002
 """The same when both start from the corpus's statistics: they already know most of what they can."""
 TIED_LR = 0.006
 VECTOR_LR = 0.004

@@ -50,7 +50,7 @@ class Sampler(Protocol):
         ...
 
     def take(self, rank: int, world: int, progress: float) -> StepBatch:
-        """Gives the next step's batch, this process's part of it; `progress` is the share of training done."""
+        """Gives the next step's batch, this process's part; `progress` is the share of training done."""
         ...
 
     def state(self) -> dict[str, Any]:

@@ -173,10 +173,11 @@ class Pretrain(Stage):
         batch = self.batch
         if batch == "auto":
             seen = float(self.tokens or (self.epochs or autosize.MOST_EPOCHS) * train["tokens"])
-            batch, reason = autosize.batch_for(context, seconds, self.steps * 2048.0 if self.steps else seen)
+            seen = self.steps * 1024.0 if self.steps else seen
+            batch, reason = autosize.batch_for(tokens["vocab_size"], context, seconds, seen)
             reasons["batch"], changes["batch"] = reason, batch
         if self.optimizer == "auto":
-            changes["optimizer"], reasons["optimizer"] = autosize.optimizer_for(seconds)
+            changes["optimizer"], reasons["optimizer"] = autosize.optimizer_for()
         optimizer = changes.get("optimizer", self.optimizer)
         if self.lr == "auto":
             changes["lr"], reasons["lr"] = autosize.lr_for(optimizer, batch, given is not None)
@@ -260,7 +261,9 @@ class Pretrain(Stage):
         start = self.corpus_start and not spec.tied and not (facts.get("model"))
         before = costs.STAGE_SECONDS
         if start:
-            before += costs.corpus_start_seconds(spec.vocab_size, spec.width, train["tokens"], machine)
+            sizes = spec.vocab_size, spec.width, train["tokens"], machine
+            rounds = costs.rounds_for(*sizes, self._seconds(share))
+            before += costs.corpus_start_seconds(*sizes, rounds)
         budget = self._seconds(share)
         steps = self._steps(self.batch, train["tokens"])
         if budget is not None:
@@ -324,6 +327,9 @@ class Pretrain(Stage):
             micro=costs.micro_tokens(spec, self.batch, self.context, _room(bench.share)),
             context=self.context,
             corpus_start=self.corpus_start,
+            rounds=costs.rounds_for(
+                spec.vocab_size, spec.width, train["tokens"], bench.machine, self._seconds(bench.share)
+            ),
             compile=self.compile,
             checkpoint_steps=None if self.checkpoint_every == "auto" else self.checkpoint_every,
         )

@@ -42,9 +42,12 @@ class FakeBench:
             self.counted[name] = self.counted.get(name, 0) + amount
 
 
-def small_given(
-    folder: Path, *, family: str = "qwen3", text: str = ENGLISH, **more: Any
-) -> dict[str, Artifact]:
+def bench_in(out: Path, **more: Any) -> Any:
+    """Makes a bench; typed loosely, for it has only what these two stages touch."""
+    return FakeBench(out, **more)
+
+
+def small_given(folder: Path, *, family: str = "qwen3", text: str = ENGLISH, **more: Any) -> dict[str, Any]:
     """Writes a small random model and a corpus; gives the slots of both stages."""
     model, corpus = folder / "model", folder / "corpus"
     spec = small_spec(family, **more)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from export_bench import ENGLISH, JAPANESE, MACHINE, FakeBench, facts_of, small_given
+from export_bench import ENGLISH, JAPANESE, MACHINE, bench_in, facts_of, small_given
 from pydantic import ValidationError
 
 from kogata.core.errors import RecipeError, Stopped
@@ -32,7 +32,7 @@ def test_scores_held_out_text(text: str, english: bool, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     stage = planned(Evaluate(sample_tokens=5), given)
     assert stage.window == 64 and stage.minimal_pairs is english
-    bench = FakeBench(tmp_path / "out")
+    bench = bench_in(tmp_path / "out")
     facts = stage.run(given, bench)
     score = facts["bits_per_byte"]
     assert score["bytes"] == given["corpus"].facts["splits"]["heldout"]["bytes"] == score["of_bytes"]
@@ -49,7 +49,7 @@ def test_scores_held_out_text(text: str, english: bool, tmp_path: Path) -> None:
     else:
         assert facts["minimal_pairs"] is None
     (tmp_path / "again").mkdir()
-    assert stage.run(given, FakeBench(tmp_path / "again")) == facts, "the same every time"
+    assert stage.run(given, bench_in(tmp_path / "again")) == facts, "the same every time"
 
 
 def test_limit_prompts_pairs_of_ones_own(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_limit_prompts_pairs_of_ones_own(tmp_path: Path) -> None:
     stage = planned(stage, given)
     again = Evaluate.model_validate(stage.model_dump(mode="json"))
     assert again == stage, "settings survive a recipe file"
-    facts = stage.run(given, FakeBench(tmp_path / "out"))
+    facts = stage.run(given, bench_in(tmp_path / "out"))
     assert 380 < facts["bits_per_byte"]["bytes"] <= 400 < facts["bits_per_byte"]["of_bytes"]
     assert facts["minimal_pairs"]["n"] == 1 and [s["prompt"] for s in facts["samples"]] == ["Once"]
 
@@ -72,7 +72,7 @@ def test_without_a_corpus_only_samples(tmp_path: Path) -> None:
     stage = Evaluate(sample_tokens=3)
     resolved = stage.resolve({"model": given["model"].facts, "corpus": None}, MACHINE, Share()).stage
     (tmp_path / "out").mkdir()
-    facts = resolved.run(given, FakeBench(tmp_path / "out"))
+    facts = resolved.run(given, bench_in(tmp_path / "out"))
     assert facts["bits_per_byte"] is None and facts["minimal_pairs"] is None and len(facts["samples"]) == 4
 
 
@@ -85,7 +85,7 @@ def test_stops_when_asked(tmp_path: Path) -> None:
     given = small_given(tmp_path)
     (tmp_path / "out").mkdir()
     with pytest.raises(Stopped):
-        planned(Evaluate(), given).run(given, FakeBench(tmp_path / "out", asked_to_stop=True))
+        planned(Evaluate(), given).run(given, bench_in(tmp_path / "out", asked_to_stop=True))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from export_bench import JAPANESE, MACHINE, FakeBench, facts_of, small_given
+from export_bench import JAPANESE, MACHINE, bench_in, facts_of, small_given
 from pydantic import ValidationError
 
 from kogata.core.errors import RecipeError, Refused
@@ -29,7 +29,7 @@ def test_every_format_is_written_and_scored_in_its_runtime(tmp_path: Path) -> No
     resolved = Export(formats=ALL).resolve(facts_of(given), MACHINE, Share())
     assert set(resolved.reasons) == {"tolerance", "scored_bytes"}
     forecast = resolved.stage.forecast(facts_of(given), MACHINE, Share())
-    bench = FakeBench(tmp_path / "out")
+    bench = bench_in(tmp_path / "out")
     facts = resolved.stage.run(given, bench)
     assert set(facts["files"]) == {"hf", "model-f32.gguf", "model-f16.gguf", "model-q8_0.gguf"}
     own = facts["model_bits_per_byte"]
@@ -56,15 +56,15 @@ def test_a_file_that_is_not_the_model_is_refused(tmp_path: Path, monkeypatch: py
     (tmp_path / "out").mkdir()
     monkeypatch.setattr(_gguf, "_TURNS_NEIGHBOURS", ())
     with pytest.raises(Refused, match="gguf-f32 loses more than its tolerance") as refused:
-        Export(formats="gguf-f32").run(given, FakeBench(tmp_path / "out"))
+        Export(formats=["gguf-f32"]).run(given, bench_in(tmp_path / "out"))
     assert refused.value.exit_code == 3 and "llama.cpp" in str(refused.value)
-    Export(formats="gguf-f32", tolerance=9.0).run(given, FakeBench(tmp_path / "out"))
+    Export(formats=["gguf-f32"], tolerance=9.0).run(given, bench_in(tmp_path / "out"))
 
 
 def test_without_a_corpus_nothing_is_scored_and_nothing_claimed(tmp_path: Path) -> None:
     given = {**small_given(tmp_path), "corpus": None}
     (tmp_path / "out").mkdir()
-    facts = Export().run(given, FakeBench(tmp_path / "out"))
+    facts = Export().run(given, bench_in(tmp_path / "out"))
     assert facts["model_bits_per_byte"] is None and facts["scored_bytes"] == 0
     assert all(row["bits_per_byte"] is None for row in facts["files"].values())
 
@@ -76,18 +76,18 @@ def test_an_unknown_format_is_named_with_the_nearest() -> None:
         Export(formats=[])
     with pytest.raises(ValidationError, match="tolerance"):
         Export(tolerance=-1)
-    assert Export(formats="hf").formats == ["hf"]
+    assert Export.model_validate({"formats": "hf"}).formats == ["hf"]
 
 
 def test_what_llama_cpp_has_no_graph_for_is_refused_when_planned(tmp_path: Path) -> None:
     facts = {"model": {"architecture": "mamba", "parameters": 5, "spec": None}, "corpus": None}
     with pytest.raises(RecipeError, match="mamba"):
         Export().resolve(facts, MACHINE, Share())
-    Export(formats="hf").resolve(facts, MACHINE, Share())
+    Export(formats=["hf"]).resolve(facts, MACHINE, Share())
 
 
 def test_a_file_over_the_budget_is_refused(tmp_path: Path) -> None:
     given = small_given(tmp_path)
     (tmp_path / "out").mkdir()
     with pytest.raises(Refused, match="larger than the budget"):
-        Export(formats="hf").run(given, FakeBench(tmp_path / "out", share=Share(size_bytes=1000)))
+        Export(formats=["hf"]).run(given, bench_in(tmp_path / "out", share=Share(size_bytes=1000)))

@@ -150,7 +150,7 @@ class Evaluate(Stage):
         scores: Facts = {"bits_per_byte": None, "minimal_pairs": None, "samples": []}
         texts: list[str] = []
         if corpus is not None:
-            texts, total = _texts(corpus.path, self.split, None if self.limit == "all" else self.limit)
+            texts, total = _texts(corpus.path, self.split, self._most())
             documents = list(engine.encode_documents(encode, texts))
             seen.expect(sum(len(ids) for ids, _ in documents))
             found = engine.bits_per_byte(
@@ -168,6 +168,11 @@ class Evaluate(Stage):
         pairs = scores["minimal_pairs"]
         compact = pairs and {name: value for name, value in pairs.items() if name != "by_paradigm"}
         return {**scores, "minimal_pairs": compact}
+
+    def _most(self) -> int | None:
+        if isinstance(self.limit, str):
+            return None if self.limit == "all" else LIMIT_BYTES
+        return self.limit
 
     def _pairs(self, loaded: Any, encode: Any, end_id: int, texts: list[str], seen: _Seen) -> Facts | None:
         from kogata.engine import minimal_pairs

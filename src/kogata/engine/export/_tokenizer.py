@@ -121,7 +121,7 @@ def _special_ids(folder: Path, config: dict[str, Any], ids: dict[str, int]) -> d
         value = value[0] if isinstance(value, list) and value else value
         if not isinstance(value, int):
             text = named.get(peer)
-            value = ids.get(text.get("content") if isinstance(text, dict) else text)
+            value = ids.get(str(text.get("content") if isinstance(text, dict) else text))
         if isinstance(value, int):
             found[name] = value
     if "eos" in found:

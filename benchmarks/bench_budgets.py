@@ -1,6 +1,6 @@
 """Budgets kept, forecasts met: time budgets seen from outside, and each stage's forecast against its cost.
 
-    python benchmarks/bench_budgets.py --full
+python benchmarks/bench_budgets.py --full
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ HELD = str(common.ROOT / "examples" / "data" / "novels-heldout" / "*.txt.gz")
 AOZORA = str(common.ROOT / "examples" / "data" / "aozora")
 
 
-def stages(train: dict[str, Any], path: str = NOVELS, heldout: Any = HELD, **tokenizer: Any) -> list[dict[str, Any]]:
+def stages(
+    train: dict[str, Any], path: str = NOVELS, heldout: Any = HELD, **tokenizer: Any
+) -> list[dict[str, Any]]:
     """Gives the main job with these settings of training."""
     return [
         {"data.read": {"path": path, "heldout": heldout}},
@@ -41,7 +43,9 @@ STEPPED: dict[str, list[dict[str, Any]]] = {
     "llama 4 x 256, 60 steps": stages(shape("llama", 4, 256, 4, steps=60), vocab_size=4096),
     "arcee 3 x 192, adamw, 100 steps": stages(shape("arcee", 3, 192, 3, steps=100, optimizer="adamw")),
     "japanese, 100 steps": stages({"steps": 100}, path=AOZORA, heldout=0.05),
-    "qwen3 6 x 384, batch 8192, 15 steps": stages(shape("qwen3", 6, 384, 6, steps=15, batch=8192), vocab_size=8192),
+    "qwen3 6 x 384, batch 8192, 15 steps": stages(
+        shape("qwen3", 6, 384, 6, steps=15, batch=8192), vocab_size=8192
+    ),
 }
 
 

@@ -45,7 +45,13 @@ def main() -> None:
 
 
 def compare(
-    folder: Path, train: str, held: str, seconds: float, seeds: list[int], peer_rates: list[float], our_rates: list[float]
+    folder: Path,
+    train: str,
+    held: str,
+    seconds: float,
+    seeds: list[int],
+    peer_rates: list[float],
+    our_rates: list[float],
 ) -> dict[str, Any]:
     """Runs both sides, alternating, and gives their raw values."""
     python = common.environment("hf", ["torch==2.13.0", "transformers==5.23.0", "accelerate", "numpy"])
@@ -69,8 +75,13 @@ def compare(
         show("peer", peer[-1])
         third.append(run_ours(folder, train, held, texts, seconds / 3, factor, seed))
         show("kogata, a third", third[-1])
-    best = {"peer": [r for r in peer if r["lr"] == peer_rate], "kogata": [r for r in ours if r["factor"] == factor]}
-    gaps = [a["bits_per_byte"] - b["bits_per_byte"] for a, b in zip(best["peer"], best["kogata"], strict=True)]
+    best = {
+        "peer": [r for r in peer if r["lr"] == peer_rate],
+        "kogata": [r for r in ours if r["factor"] == factor],
+    }
+    gaps = [
+        a["bits_per_byte"] - b["bits_per_byte"] for a, b in zip(best["peer"], best["kogata"], strict=True)
+    ]
     return {
         "seconds": seconds,
         "seeds": seeds,
@@ -78,8 +89,14 @@ def compare(
         "sweep": {"peer": peer[: len(peer_rates)], "kogata": ours[: len(our_rates)]},
         "chosen": {"peer_lr": peer_rate, "kogata_factor": factor},
         "gain_bits_per_byte": gaps,
-        "reached_in_a_third": [t["bits_per_byte"] <= p["bits_per_byte"] for t, p in zip(third, best["peer"], strict=True)],
-        "peer": {"name": "transformers Trainer, Llama, AdamW, cosine", "vocabulary": PEER_VOCABULARY, **PEER_SHAPE},
+        "reached_in_a_third": [
+            t["bits_per_byte"] <= p["bits_per_byte"] for t, p in zip(third, best["peer"], strict=True)
+        ],
+        "peer": {
+            "name": "transformers Trainer, Llama, AdamW, cosine",
+            "vocabulary": PEER_VOCABULARY,
+            **PEER_SHAPE,
+        },
         "median_gain": statistics.median(gaps),
     }
 
@@ -101,7 +118,9 @@ def prepare_peer(folder: Path, train: str, held: str) -> tuple[dict[str, Path], 
     for text in texts:
         ids += [0, *tokenizer.encode(text).ids]
     np.array(ids, dtype=np.uint16).tofile(folder / "peer.bin")
-    wrapped = PreTrainedTokenizerFast(tokenizer_file=str(folder / "peer.json"), eos_token="<eos>", bos_token="<eos>")
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "peer.json"), eos_token="<eos>", bos_token="<eos>"
+    )
     wrapped.save_pretrained(folder / "peer-tokenizer")
     return {"tokens": folder / "peer.bin", "tokenizer": folder / "peer-tokenizer"}, heldout
 
@@ -114,7 +133,9 @@ def run_peer(
     shape = PEER_SHAPE
     words = [str(files["tokens"]), str(PEER_VOCABULARY), str(out), str(seconds)]
     words += [str(shape[name]) for name in ("batch", "layers", "width", "heads")] + [str(lr), str(seed)]
-    row = common.run_peer(python, str(common.ROOT / "benchmarks" / "peers" / "hf_pretrain.py"), *words, cwd=folder)
+    row = common.run_peer(
+        python, str(common.ROOT / "benchmarks" / "peers" / "hf_pretrain.py"), *words, cwd=folder
+    )
     for path in files["tokenizer"].iterdir():
         (out / path.name).write_bytes(path.read_bytes())
     return {"lr": lr, "seed": seed, **row, "bits_per_byte": score(out, texts)}
@@ -160,8 +181,9 @@ def run_ours(
 
 def score(folder: Path, texts: list[str]) -> float:
     """Scores a Hugging Face folder with plain transformers: bits per byte at a window of 256."""
-    from kogata.engine.evaluate import bits_per_byte
     from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from kogata.engine.evaluate import bits_per_byte
 
     model = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -30,12 +30,17 @@ def main() -> None:
     options = common.arguments(
         __doc__ or "",
         ("--nanogpt", {"required": True, "help": "a clone of karpathy/nanoGPT, or its git directory"}),
-        ("--fraction", {"type": float, "default": FRACTION, "help": "our clock is its stepping time over this"}),
+        (
+            "--fraction",
+            {"type": float, "default": FRACTION, "help": "our clock is its stepping time over this"},
+        ),
     )
     iterations = ITERATIONS if options.full else ITERATIONS // 4
     seeds = [0, 1, 2]
     with common.empty_store() as folder:
-        text = gzip.open(common.ROOT / "examples/data/shakespeare/input.txt.gz", "rt", encoding="utf-8").read()
+        text = gzip.open(
+            common.ROOT / "examples/data/shakespeare/input.txt.gz", "rt", encoding="utf-8"
+        ).read()
         python = common.environment("hf", ["torch==2.13.0", "transformers==5.23.0", "accelerate", "numpy"])
         checkout = check_out(Path(options.nanogpt), folder, text)
         arms: dict[str, list[dict[str, Any]]] = {"nanogpt": [], "kogata": []}
@@ -106,13 +111,21 @@ def run_nanogpt(python: Path, checkout: Path, iterations: int, seed: int) -> dic
     )
     if done.returncode != 0:
         raise SystemExit(done.stderr[-3000:])
-    times = [float(found) / 1000 for found in re.findall(r"iter \d+: loss [\d.]+, time ([\d.]+)ms", done.stdout)]
+    times = [
+        float(found) / 1000 for found in re.findall(r"iter \d+: loss [\d.]+, time ([\d.]+)ms", done.stdout)
+    ]
     usual = statistics.median(times)
     stepping = sum(time if time < 3 * usual else usual for time in times[:iterations])
     score = Path(__file__).parent / "peers" / "nanogpt_score.py"
     val = checkout / "data" / "shakespeare_char" / "val.bin"
     row = common.run_peer(
-        python, str(score), str(checkout), str(checkout / f"out-{seed}" / "ckpt.pt"), str(val), str(BLOCK), cwd=checkout
+        python,
+        str(score),
+        str(checkout),
+        str(checkout / f"out-{seed}" / "ckpt.pt"),
+        str(val),
+        str(BLOCK),
+        cwd=checkout,
     )
     return {"seed": seed, "stepping_seconds": stepping, "step_seconds": usual, **row}
 
@@ -126,7 +139,12 @@ def run_ours(folder: Path, text: str, seconds: float, seed: int) -> dict[str, An
         {
             "seed": seed,
             "stages": [
-                {"data.read": {"path": str(common.ROOT / "examples/data/shakespeare/input.txt.gz"), "heldout": {"tail": 0.1}}},
+                {
+                    "data.read": {
+                        "path": str(common.ROOT / "examples/data/shakespeare/input.txt.gz"),
+                        "heldout": {"tail": 0.1},
+                    }
+                },
                 {"tokenizer.train": {"kind": "characters"}},
                 {"tokenizer.encode": {}},
                 {"train.pretrain": {"time": f"{seconds:.2f}s", "context": BLOCK}},

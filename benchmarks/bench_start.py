@@ -1,6 +1,6 @@
 """How fast it starts: `import kogata`, `kogata --help`, and a finished recipe run again. Medians.
 
-    python benchmarks/bench_start.py --full
+python benchmarks/bench_start.py --full
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ def main() -> None:
     with common.empty_store() as folder:
         path = common.recipe(folder, "again", {"stages": stages({"steps": 20})})
         first = common.kogata("run", str(path), cwd=folder)["wall_seconds"]
-        again = [common.kogata("run", str(path), cwd=folder)["wall_seconds"] for _ in range(3 if options.full else 1)]
+        again = [
+            common.kogata("run", str(path), cwd=folder)["wall_seconds"]
+            for _ in range(3 if options.full else 1)
+        ]
     result = {
         "bare_python_seconds": bare,
         "import_seconds": [value - statistics.median(bare) for value in imported],

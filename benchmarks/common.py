@@ -111,7 +111,9 @@ def kogata(*words: str, cwd: Path, code: int | None = 0, timeout: float = 3600) 
     )
     seconds = time.perf_counter() - start
     if code is not None and done.returncode != code:
-        raise SystemExit(f"kogata {' '.join(words)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
+        raise SystemExit(
+            f"kogata {' '.join(words)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
     found = json.loads(done.stdout) if done.stdout.strip() else {}
     return {**found, "wall_seconds": seconds, "exit_code": done.returncode}
 

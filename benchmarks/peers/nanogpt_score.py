@@ -1,6 +1,6 @@
 """Scores a nanoGPT checkpoint over the whole validation part, in non-overlapping blocks.
 
-    python nanogpt_score.py CHECKOUT CHECKPOINT VAL.bin BLOCK
+python nanogpt_score.py CHECKOUT CHECKPOINT VAL.bin BLOCK
 """
 
 import json

@@ -107,8 +107,12 @@ DOCUMENTS = [
     Document(id="5", text="@@@@ #### 0101"),
     Document(id="6", text="短い。", split="test"),
     Document(id="7", text="", split="heldout"),
-    Document(id="8", text="The kettle sang on the hob while the rain went on, and nobody spoke of the letter."),
-    Document(id="9", text="道がつづら折りになって、いよいよ天城峠に近づいたと思う頃、雨脚が麓から追って来た。"),
+    Document(
+        id="8", text="The kettle sang on the hob while the rain went on, and nobody spoke of the letter."
+    ),
+    Document(
+        id="9", text="道がつづら折りになって、いよいよ天城峠に近づいたと思う頃、雨脚が麓から追って来た。"
+    ),
 ]
 
 

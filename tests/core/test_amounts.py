@@ -56,7 +56,8 @@ def test_budget_reads_and_writes_what_people_type() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.1234, "0.12s"), (12.34, "12.3s"), (240, "4min"), (245, "4min05s"), (5400, "1h30min")]
+    ("seconds", "text"),
+    [(0.1234, "0.12s"), (12.34, "12.3s"), (240, "4min"), (245, "4min05s"), (5400, "1h30min")],
 )
 def test_seconds_are_printed_as_people_read_them(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text

@@ -7,7 +7,9 @@ from kogata.core.errors import ArtifactError, DataError, KogataError, RecipeErro
 
 @pytest.mark.parametrize("kind", [RecipeError, DataError, ArtifactError, Refused, Stopped, KogataError])
 def test_an_error_survives_the_pipe(kind: type[KogataError]) -> None:
-    error = kind("列がない", where="rows.csv:3", found="本文", expected="text", remedy="columns: {text: 本文}")
+    error = kind(
+        "列がない", where="rows.csv:3", found="本文", expected="text", remedy="columns: {text: 本文}"
+    )
     again = KogataError.from_dict(error.to_dict())
     assert type(again) is kind
     assert str(again) == str(error)

@@ -6,9 +6,14 @@ from typing import Any
 
 from kogata.core.receipt import Machine
 from kogata.core.stage import Facts
-from kogata.engine import costs
 from kogata.nn.spec import ModelSpec
 
+USUAL_FLOPS = 60e9
+"""Taken per core where the machine was not measured."""
+GEMM_EFFICIENCY = 0.80
+"""Rate of a forward pass's products over the rate of large ones."""
+TORCH_BYTES = 330 * 2**20
+"""Resident bytes of a worker that has imported torch."""
 READ_TOUCH_SECONDS = 7e-10
 """Core-seconds per float that norms, rotations and gates touch in a forward pass without fused kernels.
 
@@ -57,11 +62,19 @@ def read_seconds(model: Facts, tokens: float, context: int, machine: Machine) ->
     flops = tokens * forward_flops(model, context)
     spec = spec_of(model)
     if spec is None:
-        return flops / (0.5 * (machine.gemm_flops or costs.USUAL_FLOPS * machine.cores))
+        return flops / (0.5 * (machine.gemm_flops or USUAL_FLOPS * machine.cores))
     gated = 3 if spec.ffn == "swiglu" else 2
     floats = tokens * spec.layers * (8 * spec.width + 4 * spec.q_width + gated * 2 * spec.ffn_width)
     touched = floats * READ_TOUCH_SECONDS + tokens * spec.vocab_size * READ_LOGIT_SECONDS
-    return flops / costs.gemm_rate(spec, machine) + costs.cores_seconds(touched, machine.cores)
+    # Memory-bound work gains less from a second core than products do.
+    return flops / _rate(spec, machine) + touched / (1 + 0.85 * (machine.cores - 1))
+
+
+def _rate(spec: ModelSpec, machine: Machine) -> float:
+    large = machine.gemm_flops or USUAL_FLOPS * machine.cores
+    small = machine.gemm_small_flops or 0.85 * large
+    share = 0.5 * min(1.0, 256 / spec.width)
+    return GEMM_EFFICIENCY * (share * small + (1 - share) * large)
 
 
 def write_seconds(model: Facts, tokens: int, machine: Machine) -> float:
@@ -81,7 +94,7 @@ def read_bytes(model: Facts, tokens: int) -> int:
     spec: Any = spec_of(model)
     weights = 4 * int(model.get("parameters") or 100e6)
     held = 0 if spec is None else 4 * tokens * (6 * spec.width + 3 * spec.q_width + 3 * spec.ffn_width)
-    return costs.TORCH_BYTES + weights + held + 64 * 2**20
+    return TORCH_BYTES + weights + held + 64 * 2**20
 
 
 def runtime_seconds(runtime: str, model: Facts, tokens: float, window: int, machine: Machine) -> float:

@@ -1,4 +1,4 @@
-"""English novels from scratch: Kogata's default against Hugging Face Trainer, at equal and at a third of its wall-clock.
+"""English novels from scratch: Kogata's default against HF Trainer, at equal and a third of its wall-clock.
 
 Both sides start from the same text and are scored by the same code on the same held-out novels, from the
 exported Hugging Face folder, as bits per byte. Each side tries three learning rates at the first seed and

@@ -196,6 +196,12 @@ class Pretrain(Stage):
             changes["steps"], reasons["steps"] = steps, reason
         if self.precision == "auto":
             changes["precision"], reasons["precision"] = "fp32", "this processor has no fast 16-bit products"
+        if self.checkpoint_every == "auto":
+            reasons["checkpoint_every"] = "half a minute's work is the most a kill can cost"
+        if self.compile == "auto":
+            reasons["compile"] = (
+                "small kernels, compiled in a second" if machine.compiler else "no compiler: plain torch"
+            )
         return Resolved(stage=self.model_copy(update=changes), reasons=reasons)
 
     def _shape(

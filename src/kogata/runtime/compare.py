@@ -29,6 +29,8 @@ MEASURES: dict[str, tuple[str, bool | None]] = {
 }
 """Measure → its name and whether lower is better (None: no judgement, it is the cost)."""
 
+LENGTHS = ("steps", "tokens", "epochs", "time")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -182,9 +184,8 @@ def _variants(
 
 
 def _fixed(recipe: Recipe) -> bool:
-    names = ("steps", "tokens", "epochs", "time")
     return any(
-        step.stage.elastic and any(getattr(step.stage, name, None) is not None for name in names)
+        step.stage.elastic and any(getattr(step.stage, name, None) is not None for name in LENGTHS)
         for step in recipe.stages
     )
 
@@ -198,10 +199,13 @@ def _training(run: Any) -> dict[str, Any]:
 
 
 def _matched(recipe: Recipe, match: str, measured: Mapping[str, Any]) -> Recipe:
-    changes: dict[str, Any] = {
-        f"{measured['label']}.{name}": None for name in ("steps", "tokens", "epochs", "time") if name != match
-    }
-    return with_settings(recipe, {**changes, f"{measured['label']}.{match}": measured[match]})
+    """Gives a recipe whose training takes as many steps or tokens as the baseline's did."""
+    label = measured["label"]
+    fields = next(type(step.stage).model_fields for step in recipe.stages if step.label == label)
+    if match not in fields:
+        raise RecipeError(f"{label} has no setting {match!r} to match on", remedy="--match time")
+    others = {f"{label}.{name}": None for name in LENGTHS if name in fields and name != match}
+    return with_settings(recipe, {**others, f"{label}.{match}": measured[match]})
 
 
 def _slug(text: str) -> str:

@@ -23,15 +23,16 @@ PIECE = 16_000
 """Characters of the pieces a tokenizer is trained on."""
 SHORT = 64
 """A segment up to this long is remembered with its ids; words recur, sentences do not."""
-REMEMBERED = 1_000_000
+REMEMBERED = 400_000
 """Segments remembered at most."""
 CHECKED = 20_000
 """Characters on which cutting into segments is compared with encoding whole."""
 
 # Where both sides surely are pre-tokens of their own, in every pre-tokeniser below and those like them:
-# before one space between a visible ASCII character and a letter; after one line break between visible
-# characters, the right one perhaps indented as Japanese paragraphs are.
-_CUT = re.compile(r"(?<=[!-~])(?= [A-Za-z])|(?<=[^\s]\n)(?=\u3000?[^\s])")
+# before one space between a visible ASCII character and a letter (the space goes with what follows) …
+_SPACE = re.compile(r" (?<=[!-~] )(?=[A-Za-z])")
+# … and after one line break between visible characters, the right one perhaps indented as in Japanese.
+_LINE = re.compile(r"(?<=[^\s]\n)(?=\u3000?[^\s])")
 
 PRE_TOKENIZERS = {
     "gpt-2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
@@ -182,24 +183,31 @@ class TextTokenizer:
         return self._checked is not False
 
     def _by_segments(self, texts: Sequence[str]) -> list[np.ndarray]:
-        cut = [_CUT.split(text) for text in texts]
+        cut = [_SPACE.split(text) for text in texts]
         cache = self._cache
         if len(cache) > REMEMBERED:
             cache.clear()
-        new = list({segment for segments in cut for segment in segments if segment not in cache})
-        encoded = self.raw.encode_batch_fast(new, add_special_tokens=False)
-        once: dict[str, list[int]] = {}
-        for segment, item in zip(new, encoded, strict=True):
-            (cache if len(segment) <= SHORT else once)[segment] = item.ids
-        known = cache if not once else {**once, **{s: cache[s] for part in cut for s in part if s in cache}}
-        return [
-            np.fromiter(chain.from_iterable(map(known.__getitem__, segments)), dtype=np.uint32)
-            for segments in cut
+        new = list(set().union(*(segments[1:] for segments in cut)) - cache.keys())
+        starts = self._by_lines([segments[0] for segments in cut])
+        cache.update(zip(new, self._by_lines([f" {segment}" for segment in new]), strict=True))
+        found = [
+            np.fromiter(chain(start, chain.from_iterable(map(cache.__getitem__, segments[1:]))), np.uint32)
+            for start, segments in zip(starts, cut, strict=True)
         ]
+        for segment in new:
+            if len(segment) > SHORT:
+                del cache[segment]
+        return found
+
+    def _by_lines(self, segments: Sequence[str]) -> list[list[int]]:
+        """Gives the ids of segments; long ones are encoded line by line, so that no core waits for one."""
+        cut = [_LINE.split(segment) if len(segment) > SHORT else [segment] for segment in segments]
+        encoded = iter(self.raw.encode_batch_fast(list(chain.from_iterable(cut)), add_special_tokens=False))
+        return [list(chain.from_iterable(next(encoded).ids for _ in lines)) for lines in cut]
 
     @cached_property
     def _cuttable(self) -> bool:
-        """Says whether text may be cut at `_CUT` first: with byte-level pre-tokenisers of known make."""
+        """Says whether text may be cut at spaces and lines: with pre-tokenisers of known make."""
         described = self._described
         normalizer = (described.get("normalizer") or {}).get("type")
         if normalizer not in (None, "NFC"):

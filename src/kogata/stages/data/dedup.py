@@ -44,7 +44,7 @@ class Dedup(Stage):
                 seconds=seconds,
                 cpu_seconds=seconds,
                 joules=machine.joules(seconds),
-                peak_bytes=150 * 2**20 + BYTES_PER_DOCUMENT * documents,
+                peak_bytes=75 * 2**20 + BYTES_PER_DOCUMENT * documents,
                 size_bytes=round(0.37 * size),
             ),
             disk_bytes=0,

@@ -76,7 +76,7 @@ class Filter(Stage):
                 seconds=seconds,
                 cpu_seconds=seconds,
                 joules=machine.joules(seconds),
-                peak_bytes=150 * 2**20 + min(4 * size, 200 * 2**20),
+                peak_bytes=75 * 2**20 + min(size, 2**25),
                 size_bytes=round(0.37 * size),
             ),
             disk_bytes=0,

@@ -28,6 +28,8 @@ SEAL_BYTES_PER_SECOND = 60e6
 UNPACK_BYTES_PER_SECOND = 200e6
 SECONDS_PER_FILE = 1e-3
 """Opening a file and telling its encoding."""
+BASE_BYTES = 75 * 2**20
+"""Peak of a process that reads little; a share by content holds the look-ahead besides."""
 SIZE_ON_DISK = 0.37
 """Of a sealed corpus, by bytes of text."""
 
@@ -142,6 +144,7 @@ class Read(Stage):
                 splits["train"] = found.part(1 - sum(apart.values()))
             else:
                 splits[name] = found.part(1.0)
+        named = not shares.by_content
         order = [name for name in ("train", "heldout", "test") if name in splits]
         return Forecast(
             facts={"splits": {name: splits[name] for name in order}, "language_hint": language},
@@ -149,7 +152,7 @@ class Read(Stage):
                 seconds=seconds,
                 cpu_seconds=seconds,
                 joules=machine.joules(seconds),
-                peak_bytes=150 * 2**20 + min(3 * size, 200 * 2**20),
+                peak_bytes=BASE_BYTES + (min(size, 2**25) if named else round(2.3 * min(size, 2**26))),
                 size_bytes=round(SIZE_ON_DISK * size),
             ),
             disk_bytes=round(SIZE_ON_DISK * size),

@@ -106,10 +106,10 @@ class Train(Stage):
                 seconds=seconds,
                 cpu_seconds=seconds * 1.5,
                 joules=machine.joules(seconds),
-                peak_bytes=200 * 2**20 + 40 * min(seen, 5_000_000),
-                size_bytes=60 * vocab_size,
+                peak_bytes=75 * 2**20 + way.train_bytes(corpus, seen),
+                size_bytes=30 * vocab_size,
             ),
-            disk_bytes=60 * vocab_size,
+            disk_bytes=30 * vocab_size,
         )
 
     def run(self, given: Given, bench: Bench) -> Facts:

@@ -73,11 +73,19 @@ def cut_into_parts(text: str, size: int) -> list[str]:
     return parts
 
 
-def split(documents: Iterable[Document], shares: Shares, account: Account) -> Iterator[Document]:
+def split(
+    documents: Iterable[Document], shares: Shares, account: Account, *, where: str | None = None
+) -> Iterator[Document]:
     """Assigns each document, or each part of a long one, to a split.
 
     A corpus that fits the look-ahead is split exactly: the lowest hashes until the share is reached. A
     larger one by threshold. Copies share a hash, so they share a split.
+
+    Args:
+        documents: what to split.
+        shares: how much is set apart, and how.
+        account: where the way it was done is noted.
+        where: what the documents were read from, for the error.
 
     Raises:
         DataError: the corpus is too small for the shares asked.
@@ -99,7 +107,7 @@ def split(documents: Iterable[Document], shares: Shares, account: Account) -> It
     smallest = min(share for share in (shares.heldout, shares.test) if share)
     whole = len(ahead) * smallest >= FEW
     if complete:
-        yield from _exactly(ahead, shares, whole, account)
+        yield from _exactly(ahead, shares, whole, account, where)
         return
     account.extra["split"] = {
         "unit": "documents" if whole else f"parts of about {LONGEST_PART} characters",
@@ -136,7 +144,9 @@ def _joined(document: Document, parts: list[str], places: list[str]) -> Iterator
             run = []
 
 
-def _exactly(ahead: list[Document], shares: Shares, whole: bool, account: Account) -> Iterator[Document]:
+def _exactly(
+    ahead: list[Document], shares: Shares, whole: bool, account: Account, where: str | None
+) -> Iterator[Document]:
     total = sum(len(document.text) for document in ahead)
     if not ahead:
         return
@@ -146,7 +156,7 @@ def _exactly(ahead: list[Document], shares: Shares, whole: bool, account: Accoun
         if share
     }
     if sum(wanted.values()) > max(MOST, shares.by_content) * total:
-        raise too_small(len(ahead), sum(utf8_length(document.text) for document in ahead), total, wanted)
+        raise _too_small(ahead, wanted, where)
     size = int(min(LONGEST_PART, max(SHORTEST_PART, min(wanted.values()) / PARTS)))
     pieces = [[document.text] if whole else cut_into_parts(document.text, size) for document in ahead]
     hashes = [[content_hash(piece) for piece in parts] for parts in pieces]
@@ -157,7 +167,7 @@ def _exactly(ahead: list[Document], shares: Shares, whole: bool, account: Accoun
     places = _choose(weight, wanted)
     missing = [name for name in wanted if name not in places.values()]
     if missing or len(places) == len(weight):
-        raise too_small(len(ahead), sum(utf8_length(document.text) for document in ahead), total, wanted)
+        raise _too_small(ahead, wanted, where)
     cut = sum(len(parts) > 1 for parts in pieces)
     account.extra["split"] = {
         "unit": f"parts of about {size} characters" if cut else "documents",
@@ -187,12 +197,14 @@ def _choose(weight: dict[int, int], wanted: dict[str, float]) -> dict[int, str]:
     return places
 
 
-def too_small(documents: int, size: int, characters: int, wanted: dict[str, float]) -> DataError:
-    """Builds the error of a corpus that leaves nothing to hold out."""
+def _too_small(ahead: list[Document], wanted: dict[str, float], where: str | None) -> DataError:
     least = int(LEAST * len(wanted) / MOST)
+    documents = f"{len(ahead)} document{'s' * (len(ahead) != 1)}"
+    size = sum(utf8_length(document.text) for document in ahead)
     return DataError(
         "the corpus is too small to hold some of it out",
-        found=f"{documents} document{'s' * (documents != 1)}, {size} bytes, {characters} characters",
+        where=where,
+        found=f"{documents}, {size} bytes, {sum(len(document.text) for document in ahead)} characters",
         expected=f"at least {least} characters, so that {' and '.join(wanted)} get {LEAST} each",
         remedy="give more text, or name another file (heldout: other.txt), or go without (heldout: 0)",
     )

@@ -126,6 +126,7 @@ def test_a_corpus_too_small_for_heldout_says_what_to_do(tmp_path: Path) -> None:
     assert str(caught.value) == "\n".join(
         [
             "the corpus is too small to hold some of it out",
+            f"  at: {tmp_path / 'a.txt'}",
             "  found: 1 document, 105 bytes, 35 characters",
             "  expected: at least 4000 characters, so that heldout get 1000 each",
             "  remedy: give more text, or name another file (heldout: other.txt), or go without (heldout: 0)",

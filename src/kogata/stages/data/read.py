@@ -171,7 +171,9 @@ class Read(Stage):
                 if account.kept == kept:
                     raise _nothing(account, f"nothing to read for {name}", paths)
         kept = account.kept
-        for document in split(self._documents(self.path, account, taken), self._shares(), account):
+        where = self.path if isinstance(self.path, str) else ", ".join(self.path)
+        found = self._documents(self.path, account, taken)
+        for document in split(found, self._shares(), account, where=where):
             yield account.keep(document)
         if account.kept == kept:
             raise _nothing(account, "an empty corpus: nothing to train on", self.path)

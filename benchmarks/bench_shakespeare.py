@@ -145,7 +145,7 @@ def run_ours(folder: Path, text: str, seconds: float, seed: int) -> dict[str, An
                         "heldout": {"tail": 0.1},
                     }
                 },
-                {"tokenizer.train": {"kind": "characters"}},
+                {"tokenizer.train": {"method": "characters"}},
                 {"tokenizer.encode": {}},
                 {"train.pretrain": {"time": f"{seconds:.2f}s", "context": BLOCK}},
                 {"export": {"formats": ["hf"]}},

@@ -23,8 +23,8 @@ MUON = 1.22
 """Time of Muon's products per FLOP, over that of large products (widths 192 and 256)."""
 PLAIN_SECONDS = 2.2e-9
 """Core-seconds that plain torch adds per float that norms, rotations and gates touch."""
-TORCH_BYTES = 330 * 2**20
-"""Resident bytes of a worker that has imported torch, before the first tensor."""
+TORCH_BYTES = 390 * 2**20
+"""Resident bytes of a worker that has imported torch, before the first tensor, and of its parent."""
 SAVE_BYTES_PER_SECOND = 250e6
 STAGE_SECONDS = 2.2
 """Importing torch, opening tokens, building the model, writing the folder."""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kogata.core.recipe import Clock
 from kogata.nn.decoder import Decoder
 
 MOST_TOKENS = 24_000_000
@@ -28,7 +29,12 @@ ROWS_AT_ONCE = 512
 
 @torch.no_grad()
 def initialise_from_corpus(
-    decoder: Decoder, shards: Sequence[np.ndarray], *, seed: int, rounds: int = ROUNDS
+    decoder: Decoder,
+    shards: Sequence[np.ndarray],
+    *,
+    seed: int,
+    rounds: int = ROUNDS,
+    clock: Clock | None = None,
 ) -> float:
     """Sets embedding and head so that the decoder starts as a bigram model; gives its loss in nats per token.
 
@@ -37,6 +43,7 @@ def initialise_from_corpus(
         shards: the training tokens.
         seed: of the random directions.
         rounds: steps of refinement on the exact loss over all pairs.
+        clock: when it is due, refinement ends sooner: the rate falls to nothing by then.
     """
     assert decoder.head is not None, "a tied embedding cannot hold a bigram model"
     vocab, width = decoder.spec.vocab_size, decoder.spec.width
@@ -44,7 +51,7 @@ def initialise_from_corpus(
     kept = _frequent(shards, vocab)
     counts = _count_pairs(shards, vocab, kept)
     embed, head = _factors(counts, width, generator)
-    loss = _refine(counts, embed, head, rounds)
+    loss = _refine(counts, embed, head, rounds, clock)
     embed.mul_((embed.square().mean(1, keepdim=True) + 1e-6).rsqrt())
     if kept is None:
         decoder.embed.weight.copy_(embed)
@@ -146,32 +153,38 @@ def _factors(counts: Tensor, width: int, generator: torch.Generator) -> tuple[Te
     return embed / scale, head * scale
 
 
-def _refine(counts: Tensor, embed: Tensor, head: Tensor, rounds: int) -> float:
+def _refine(counts: Tensor, embed: Tensor, head: Tensor, rounds: int, clock: Clock | None) -> float:
     """Improves both in place by Adam on the exact loss over all pairs; gives the last loss."""
     total = float(counts.sum())
     rows = counts.sum(1, keepdim=True) / total
     means = [torch.zeros_like(embed), torch.zeros_like(head)]
     squares = [torch.zeros_like(embed), torch.zeros_like(head)]
     gx, gh = torch.empty_like(embed), torch.empty_like(head)
-    loss = 0.0
+    loss, share = 0.0, 1.0
+    whole = clock.left() if clock else None
     for i in range(rounds):
+        if whole and clock:
+            share = (clock.left() or 0.0) / whole
+            if share <= 0:
+                break
         inverse = (embed.square().mean(1, keepdim=True) + 1e-6).rsqrt()
         x = embed * inverse
         gh.zero_()
-        measured = i == rounds - 1
         loss = 0.0
         for start in range(0, len(counts), ROWS_AT_ONCE):
             here = slice(start, start + ROWS_AT_ONCE)
             z = x[here] @ head.T
             p = counts[here] / total
-            if measured:
-                loss += float((rows[here, 0] * torch.logsumexp(z, 1)).sum() - (p * z).sum())
+            loss -= float((p * z).sum())
+            top = z.amax(1)
             torch.softmax(z, 1, out=z)
+            # log Σ exp = top score - log p(top)
+            loss += float((rows[here, 0] * (top - z.amax(1).log())).sum())
             z.mul_(rows[here]).sub_(p)
             torch.mm(z, head, out=gx[here])
             gh.addmm_(z.T, x[here])
         ge = inverse * (gx - x * (gx * x).mean(1, keepdim=True))
-        pace = RATE * (1 - i / rounds)
+        pace = RATE * min(1 - i / rounds, share)
         for weight, grad, mean, square in zip((embed, head), (ge, gh), means, squares, strict=True):
             mean.lerp_(grad, 0.2)
             square.lerp_(grad.square(), 0.05)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import json
 import math
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +15,11 @@ import torch
 
 from kogata.core.amounts import format_count
 from kogata.core.errors import DataError, RecipeError
+from kogata.core.recipe import Clock
 from kogata.core.stage import Bench
 from kogata.engine.checkpoint import load_checkpoint
 from kogata.engine.convert import load_decoder, save_decoder
+from kogata.engine.heap import give_back, kept
 from kogata.engine.initialise import initialise_from_corpus
 from kogata.engine.loop import TIMED, Outcome, Technique, Training, train
 from kogata.engine.objectives import LanguageModelling
@@ -39,6 +38,8 @@ SAVE_SECONDS = 0.2
 """Kept of a time budget for writing the model: so many seconds, and its bytes at this rate."""
 HELDOUT_TOKENS = 4096
 LEAST_CONTEXT = 64
+START_SHARE = 0.1
+"""Of the time left, that the start from the corpus may take on a computer that is busier than planned."""
 LEAST_STEPS_FOR_HELDOUT = 100
 
 
@@ -51,6 +52,11 @@ class Length:
     """Seconds, where the stage has a time of its own."""
     warmup: int = 10
     decay: float = 0.6
+
+    def seconds_left(self, bench: Bench) -> float | None:
+        """Gives the seconds until training must end; None where steps end it."""
+        ends = [end for end in (bench.clock.left(), self.limit) if end is not None]
+        return min(ends) if ends and self.steps is None else None
 
     def schedule(self, bench: Bench, spec: ModelSpec) -> StepSchedule | TimeSchedule:
         """Makes the schedule."""
@@ -93,6 +99,7 @@ class Pretraining:
 def pretrain(job: Pretraining, bench: Bench) -> dict[str, Any]:
     """Trains and writes a model folder into `bench.out`; gives its facts."""
     prepare_torch(bench)
+    give_back()
     group = Group.join(bench.rank, bench.world)
     try:
         return _pretrain(job, bench, group)
@@ -101,16 +108,9 @@ def pretrain(job: Pretraining, bench: Bench) -> dict[str, Any]:
 
 
 def prepare_torch(bench: Bench) -> None:
-    """Gives this process its part of the cores, counts numbers too small to matter as zero, keeps memory."""
+    """Gives this process its part of the cores, and counts numbers too small to matter as zero."""
     torch.set_num_threads(max(1, bench.machine.cores // bench.world))
     torch.set_flush_denormal(True)
-    if sys.platform == "linux":
-        # glibc gives large blocks back to the system and takes them again, page by page, at every step:
-        # 5 % of a step of 2,048 tokens. From here on it keeps them.
-        with contextlib.suppress(AttributeError, OSError):
-            mallopt = ctypes.CDLL(None).mallopt
-            for option, value in ((-3, 1 << 30), (-1, (1 << 31) - 1)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-                mallopt(option, value)
 
 
 def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
@@ -140,7 +140,8 @@ def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
         flops_per_token=float(decoder.spec.flops_per_token(job.context)),
         checkpoint_steps=job.checkpoint_steps,
     )
-    outcome = train(run, bench)
+    with kept():
+        outcome = train(run, bench)
     record = schedule.record(outcome.steps)
     clocked = job.length.steps is None
     training = {
@@ -220,8 +221,15 @@ def _decoder(
     start = job.corpus_start and decoder.head is not None
     if start and fresh:
         if group.rank == 0:
-            before = bench.clock.now()
-            loss = initialise_from_corpus(decoder, [store.ids], seed=bench.seed, rounds=job.rounds)
+            before, left = bench.clock.now(), job.length.seconds_left(bench)
+            loss = initialise_from_corpus(
+                decoder,
+                [store.ids],
+                seed=bench.seed,
+                rounds=job.rounds,
+                clock=None if left is None else Clock(before + START_SHARE * left, bench.clock.now),
+            )
+            give_back()
             took = bench.clock.now() - before
             bench.log(f"embedding and head from the corpus's pairs: {loss:.3f} nats a token ({took:.1f} s)")
         group.share_tensors([decoder.embed.weight, decoder.head_weight])

@@ -106,7 +106,7 @@ def test_same_key_same_weights_and_resumed_too(tokens: Artifact, tmp_path: Path,
 
 def test_goes_on_with_a_given_model(tokens: Artifact, tmp_path: Path) -> None:
     first = TrainingBench(tmp_path / "first")
-    facts = run(tokens, first, steps=60)
+    facts = run(tokens, first, steps=60, corpus_start=False)
     model = Artifact(kind=Kind.MODEL, digest="m", path=first.out, facts=facts)
     second = TrainingBench(tmp_path / "second")
     run(tokens, second, model, steps=5)
@@ -179,7 +179,7 @@ def test_autos_get_values_and_reasons() -> None:
     )
     assert {"context", "batch", "lr", "optimizer", "model.parameters"} <= set(made.reasons)
     again = stage.resolve({"tokens": NOVELS, "model": None}, FAST, Share(seconds=240.0))
-    assert again.stage == stage and not again.reasons
+    assert again.stage == stage and set(again.reasons) <= {"checkpoint_every", "compile"}
     assert type(stage).model_validate(stage.model_dump(mode="json", exclude_none=True)) == stage
 
 

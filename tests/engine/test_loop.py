@@ -65,7 +65,7 @@ def test_the_loss_falls(tokens: Artifact, tmp_path: Path) -> None:
     outcome = train(run, bench)
     losses = [row["loss"] for row in bench.rows]
     assert losses[0] == pytest.approx(math.log(61), abs=0.3)
-    assert outcome.loss < 0.6 * losses[0]
+    assert outcome.loss is not None and outcome.loss < 0.6 * losses[0]
     assert outcome.steps == 60 and outcome.tokens == 60 * 128 == bench.tokens
     written = [json.loads(line) for line in outcome.metrics.read_text().splitlines()]
     assert written == bench.rows
@@ -158,6 +158,12 @@ def test_a_fake_clock_keeps_the_budget(tokens: Artifact, tmp_path: Path) -> None
     assert 55 <= outcome.steps <= 59
     assert bench.rows[-1]["lr"] < 0.05 * max(row["lr"] for row in bench.rows)
     assert outcome.seconds == pytest.approx(58, abs=2)
+
+
+def test_without_time_for_a_step_no_loss_is_claimed(tokens: Artifact, tmp_path: Path) -> None:
+    bench = TrainingBench(tmp_path, seconds=1.0, tick=1.0)
+    outcome = train(training(tokens, schedule=TimeSchedule(clock=bench.clock, reserve=2.0)), bench)
+    assert outcome.steps == 0 and outcome.loss is None
 
 
 def test_a_batch_without_a_token_that_counts_stops_before_the_first_step(

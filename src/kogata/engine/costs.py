@@ -21,6 +21,8 @@ ADAM_SECONDS = 4.9e-9
 """Core-seconds per weight that AdamW trains, gradients cleared and checked."""
 MUON = 1.22
 """Time of Muon's products per FLOP, over that of large products (widths 192 and 256)."""
+SHARED = 1.12
+"""What several threads lose in a step against products alone: 1.06 to 1.18 over five settings on two cores."""
 PLAIN_SECONDS = 2.2e-9
 """Core-seconds that plain torch adds per float that norms, rotations and gates touch."""
 TORCH_BYTES = 390 * 2**20
@@ -88,7 +90,7 @@ def step_cost(
         gated = 3 if spec.ffn == "swiglu" else 2
         floats = batch * spec.layers * (8 * spec.width + 4 * spec.q_width + gated * 2 * spec.ffn_width)
         other += floats * PLAIN_SECONDS / machine.cores
-    seconds = products / rate + other
+    seconds = (products / rate + other) * (SHARED if machine.cores > 1 else 1.0)
     flops = float(batch * spec.flops_per_token(context))
     return StepCost(seconds=seconds, flops=flops, gemm_share=flops / seconds / (machine.gemm_flops or rate))
 

@@ -117,8 +117,8 @@ class Outcome:
     steps: int
     tokens: int
     epochs: float
-    loss: float
-    """Nats per token, the mean of the last tenth of the steps."""
+    loss: float | None
+    """Nats per token, the mean of the last tenth of the steps; None when no step was taken."""
     seconds: float
     metrics: Path
     """Every step's row, as JSON lines."""
@@ -173,7 +173,7 @@ class _Loop:
             steps=self.step,
             tokens=self.tokens,
             epochs=run.sampler.epochs,
-            loss=sum(recent) / max(1, len(recent)),
+            loss=sum(recent) / len(recent) if recent else None,
             seconds=self._seconds(),
             metrics=self.bench.checkpoints / "metrics.jsonl",
             resumed=self.resumed,

@@ -149,7 +149,7 @@ def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
         "decay": round((outcome.steps - record["decay_start"]) / max(1, outcome.steps), 4),
         "tokens": outcome.tokens,
         "epochs": round(outcome.epochs, 4),
-        "loss": round(outcome.loss, 6),
+        "loss": None if outcome.loss is None else round(outcome.loss, 6),
         "batch": job.batch,
         "context": job.context,
         "optimizer": job.optimizer,
@@ -291,7 +291,8 @@ def _write(
     training: dict[str, Any],
     clocked: bool,
 ) -> None:
-    bench.log(f"{outcome.steps:,} steps, {format_count(outcome.tokens)} tokens, loss {outcome.loss:.3f}")
+    loss = "none measured" if outcome.loss is None else f"{outcome.loss:.3f}"
+    bench.log(f"{outcome.steps:,} steps, {format_count(outcome.tokens)} tokens, loss {loss}")
     source = job.tokens / "tokenizer"
     save_decoder(
         decoder.cpu(), bench.out, tokenizer_files_from=source if source.is_dir() else job.model,

@@ -122,4 +122,4 @@ def linear_cross_entropy(
         keep = share.nonzero()[:, 0]
         if len(keep) < len(share):
             flat, chosen, share = flat.index_select(0, keep), chosen[keep], share[keep]
-    return _LinearCrossEntropy.apply(flat, weight, chosen, share, float(scale), kernels)  # type: ignore[no-any-return]
+    return _LinearCrossEntropy.apply(flat, weight, chosen, share, float(scale), kernels)

@@ -22,7 +22,7 @@ ADAM_SECONDS = 4.9e-9
 MUON = 1.22
 """Time of Muon's products per FLOP, over that of large products (widths 192 and 256)."""
 SHARED = 1.12
-"""What several threads lose in a step against products alone: 1.06 to 1.18 over five settings on two cores."""
+"""What several threads lose in a step beside products alone: 1.06 to 1.18 in five settings, two cores."""
 PLAIN_SECONDS = 2.2e-9
 """Core-seconds that plain torch adds per float that norms, rotations and gates touch."""
 TORCH_BYTES = 390 * 2**20

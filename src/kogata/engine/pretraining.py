@@ -58,13 +58,18 @@ class Length:
         ends = [end for end in (bench.clock.left(), self.limit) if end is not None]
         return min(ends) if ends and self.steps is None else None
 
-    def schedule(self, bench: Bench, spec: ModelSpec) -> StepSchedule | TimeSchedule:
-        """Makes the schedule."""
+    def schedule(self, bench: Bench, spec: ModelSpec, began: float) -> StepSchedule | TimeSchedule:
+        """Makes the schedule; what was done since the stage began counts."""
         if self.steps is not None:
             return StepSchedule(steps=self.steps, warmup=min(self.warmup, self.steps // 5), decay=self.decay)
         reserve = SAVE_SECONDS + 4 * spec.parameters() / SAVE_BYTES_PER_SECOND
         return TimeSchedule(
-            clock=bench.clock, reserve=reserve, limit=self.limit, warmup=self.warmup, decay=self.decay
+            clock=bench.clock,
+            reserve=reserve,
+            limit=self.limit,
+            began=began,
+            warmup=self.warmup,
+            decay=self.decay,
         )
 
 
@@ -114,6 +119,7 @@ def prepare_torch(bench: Bench) -> None:
 
 
 def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
+    began = bench.clock.now()
     store = TokenStore.open(job.tokens, "train")
     sampler = _sampler(job, bench, store)
     fresh = load_checkpoint(bench.checkpoints) is None
@@ -127,7 +133,7 @@ def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
         corpus_start=corpus_start,
         continued=job.model is not None,
     )
-    schedule = job.length.schedule(bench, decoder.spec)
+    schedule = job.length.schedule(bench, decoder.spec, began)
     run = Training(
         model=decoder,
         objective=objective,

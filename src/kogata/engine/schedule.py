@@ -103,6 +103,7 @@ class TimeSchedule:
         end: factor after the decay.
         shape: `linear` or `sqrt`.
         limit: seconds that training may take, where the clock is not what ends it.
+        began: when those seconds began, on the clock's scale; default: now.
     """
 
     clock: Clock
@@ -120,11 +121,12 @@ class TimeSchedule:
     steps_seen: int = 0
     pace: float = 0.0
     """Seconds of a step, as measured."""
+    began: float | None = None
     _last: float | None = field(default=None, repr=False)
     _start: float = field(default=0.0, repr=False)
 
     def __post_init__(self) -> None:
-        self._start = self.clock.now()
+        self._start = self.clock.now() if self.began is None else self.began
 
     def left(self) -> float:
         """Gives the seconds left for steps."""
@@ -142,7 +144,8 @@ class TimeSchedule:
             self.horizon = max(left, 1e-9) + self.spent
         if self._last is None:
             self._last = left
-        if left <= 0 or (self.pace and left < 0.6 * self.pace and step > 0):
+        # One step is always taken: a model that saw none would be no result of training.
+        if step > 0 and (left <= 0 or (self.pace and left < 0.6 * self.pace)):
             return None
         # The step is worked on until left - pace: take the factor of its middle.
         middle = max(0.0, left - 0.5 * self.pace)

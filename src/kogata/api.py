@@ -1,4 +1,4 @@
-"""What the command line and Python both call: run, plan, report, compare, new, generate, stages, store, schema."""
+"""What the command line and Python both call: run, plan, report, compare, generate, stages, store, schema."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def store_remove(name: str) -> int:
 
 
 def store_free(amount: int | None = None) -> int:
-    """Frees partial work, then the oldest artifacts until `amount` bytes are free; returns the bytes freed."""
+    """Frees partial work, then the oldest artifacts up to `amount` bytes; returns the bytes freed."""
     from kogata.runtime.store import Store
 
     return Store().free(amount)

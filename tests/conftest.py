@@ -21,7 +21,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips what this machine cannot do, and what would download something unasked."""
+    """Skips what this machine cannot do, and what would download something unasked.
+
+    Tests that measure the memory of this very process go first, while it is small.
+    """
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/runtime/test_meter.py"))
     cuda = _has_cuda() if any(item.get_closest_marker("gpu") for item in items) else False
     for item in items:
         if item.get_closest_marker("gpu") and not cuda:

@@ -160,10 +160,10 @@ def test_a_fake_clock_keeps_the_budget(tokens: Artifact, tmp_path: Path) -> None
     assert outcome.seconds == pytest.approx(58, abs=2)
 
 
-def test_without_time_for_a_step_no_loss_is_claimed(tokens: Artifact, tmp_path: Path) -> None:
+def test_without_time_one_step_is_taken_all_the_same(tokens: Artifact, tmp_path: Path) -> None:
     bench = TrainingBench(tmp_path, seconds=1.0, tick=1.0)
     outcome = train(training(tokens, schedule=TimeSchedule(clock=bench.clock, reserve=2.0)), bench)
-    assert outcome.steps == 0 and outcome.loss is None
+    assert outcome.steps == 1 and outcome.loss is not None
 
 
 def test_a_batch_without_a_token_that_counts_stops_before_the_first_step(

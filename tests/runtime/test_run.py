@@ -195,7 +195,7 @@ def test_killed_and_started_again_it_goes_on_and_the_ledger_is_whole(place: Path
     process = start(place, place / "toy.yaml")
     wait_for_step(place, 10)
     process.kill()
-    process.wait()
+    process.communicate()
     before = json.loads((place / "runs" / "toy" / "state.json").read_text())
     assert before["status"] == "running"
     run = api.run(made)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,19 +85,16 @@ class Worker:
 
     def close(self, *, now: bool = False) -> None:
         """Ends the process: lets it go when idle, kills it when it does not."""
-        if self._process.poll() is None:
-            assert self._process.stdin is not None
-            try:
-                self._process.stdin.close()
-            except OSError:
-                now = True
-            if now:
-                self._process.kill()
-            try:
-                self._process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        assert self._process.stdin is not None
+        with suppress(OSError):  # It may be gone already.
+            self._process.stdin.close()
+        if now:
+            self._process.kill()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         self._listener.join(timeout=5)
         self._log.close()
 

@@ -11,6 +11,7 @@ last tenth) in blocks of 64, ours from the exported folder by plain transformers
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import statistics
 import subprocess
@@ -29,12 +30,19 @@ def main() -> None:
     """Runs both sides in turn and writes shakespeare.json."""
     options = common.arguments(
         __doc__ or "",
-        ("--nanogpt", {"required": True, "help": "a clone of karpathy/nanoGPT, or its git directory"}),
+        ("--nanogpt", {"help": "a clone of karpathy/nanoGPT, or its git directory; or KOGATA_BENCH_NANOGPT"}),
         (
             "--fraction",
             {"type": float, "default": FRACTION, "help": "our clock is its stepping time over this"},
         ),
     )
+    options.nanogpt = options.nanogpt or os.environ.get("KOGATA_BENCH_NANOGPT")
+    if not options.nanogpt:
+        print(
+            "left out: needs a clone of karpathy/nanoGPT (--nanogpt, or KOGATA_BENCH_NANOGPT)",
+            file=sys.stderr,
+        )
+        return
     iterations = ITERATIONS if options.full else ITERATIONS // 4
     seeds = [0, 1, 2]
     with common.empty_store() as folder:

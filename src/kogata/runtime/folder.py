@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,11 @@ class RunFolder:
         """Notes how the invocation stands, so that time before a kill counts."""
         row = {"status": status, "spent_seconds": round(spent_seconds, 2), "invocation": invocation}
         write_beside(self.path / "state.json", _json(row), sync=False)
+
+    def leave(self) -> None:
+        """Removes the folder again when nothing came of the run and nothing lies in it."""
+        with suppress(OSError):
+            self.path.rmdir()
 
     def add_metric(self, row: dict[str, Any]) -> None:
         """Appends a row to metrics.jsonl."""

@@ -114,7 +114,10 @@ def run_recipe(
             report(folder.path)
         raise
     finally:
-        folder.beat(status, spent(), invocation)
+        if folder.frozen:
+            folder.beat(status, spent(), invocation)
+        else:
+            folder.leave()
         group.drop() if status != "done" else group.close()
 
 

@@ -256,7 +256,9 @@ def explain(error: Any, source: Source) -> RecipeError:
     if mark is None:
         return RecipeError("not YAML", where=source.name, found=problem)
     first = error.context_mark.line if error.context_mark is not None else mark.line
-    wide = _first_wide(source, first, mark.line)
+    # A key with a full-width colon makes the parser stumble only on the line after it.
+    before = first - 1 if first and re.match(r"\s*(?:- )?[\w.]+：", source.line(first - 1), re.ASCII) else first
+    wide = _first_wide(source, before, mark.line)
     if wide:
         return wide_error(source, *wide)
     line = source.line(mark.line)

@@ -248,3 +248,12 @@ def test_a_broken_installed_plugin_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     draft.load_installed_plugins.cache_clear()
     assert "no module named their_base" in told(load)
     draft.load_installed_plugins.cache_clear()
+
+
+def test_a_full_width_colon_after_a_key_is_named_where_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("name： a\nstages:\n  - data.read: {path: x}\n", encoding="utf-8")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    assert "r.yaml:1:5" in str(caught.value)
+    assert "：" in str(caught.value)

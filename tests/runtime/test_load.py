@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from toy_recipes import BASE, Dedup, Read, Shape, Train, add_toys, load, message, told
 
-from kogata.core.errors import EnvironmentProblem
+from kogata.core.errors import EnvironmentProblem, RecipeError
 from kogata.core.registry import registry
 from kogata.runtime import draft
 from kogata.runtime.load import dump_recipe, load_recipe, with_settings, without

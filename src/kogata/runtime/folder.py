@@ -80,6 +80,15 @@ class RunFolder:
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept + rows)
         write_beside(path, text.encode())
 
+    def settle_metrics(self, label: str, rows: list[dict[str, Any]]) -> None:
+        """Replaces a stage's rows by those it kept, with the times that were seen while it ran.
+
+        Rows that a killed attempt wrote for steps that were taken again are dropped; what the clock said
+        is no part of an artifact under a step budget, and stands only here.
+        """
+        seen = {row.get("step"): row for row in read_metrics(self.path) if row.get("stage") == label}
+        self.set_metrics(label, [{**seen.get(row.get("step"), {}), **row} for row in rows])
+
     def deliver(self, artifact: Artifact) -> None:
         """Copies what was exported into the run folder: `hf` becomes `model/`, files keep their names."""
         for item in sorted(artifact.path.iterdir()):

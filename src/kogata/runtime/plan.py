@@ -235,6 +235,9 @@ def make_plan(context: Context) -> Plan:
         clocked = [item for item in planned if item.stage.elastic and item.stage.clocked(item.share)]
         if clocked and not any(item.reused for item in clocked):
             total = replace(total, seconds=max(total.seconds, context.recipe.budget.time))
+    notes = []
+    if context.recipe.budget.gpu_memory is not None and context.machine.device == "cpu":
+        notes.append("gpu_memory binds nothing: no GPU is used here")
     refusals = tuple(_refusals(context, planned, total, disk))
     verdict = "fits the budget" if not refusals else "; ".join(refusals)
     return Plan(
@@ -245,6 +248,7 @@ def make_plan(context: Context) -> Plan:
         disk_bytes=disk,
         verdict=verdict,
         refusals=refusals,
+        notes=tuple(notes),
         reserve_seconds=RESERVE_SECONDS,
     )
 
@@ -274,11 +278,21 @@ def _refusals(context: Context, planned: list[PlannedStep], total: Cost, disk: i
             f"memory: {worst.step.label} needs {format_bytes(total.peak_bytes)}, "
             f"the budget is {format_bytes(budget.memory)}"
         )
+    on_gpu = [item for item in planned if type(item.stage).trains and context.machine.device != "cpu"]
+    for item in on_gpu:
+        needed = item.forecast.cost.peak_bytes
+        if budget.gpu_memory is not None and needed is not None and needed > budget.gpu_memory:
+            found.append(
+                f"gpu_memory: {item.step.label} needs about {format_bytes(needed)}, "
+                f"the budget is {format_bytes(budget.gpu_memory)}"
+            )
     if budget.energy is not None and total.joules is not None and total.joules.high > budget.energy:
         found.append(
             f"energy: up to {format_joules(total.joules.high)}, the budget is {format_joules(budget.energy)}"
         )
-    sizes = [item.forecast.facts.get("largest_file_bytes") or 0 for item in planned]
+    exported = [item for item in planned if item.kind == Kind.BUNDLE]
+    made = exported or [item for item in planned if item.kind == Kind.MODEL]
+    sizes = [item.forecast.cost.size_bytes or 0 for item in made]
     if budget.size is not None and max(sizes, default=0) > budget.size:
         found.append(f"size: a file of {format_bytes(max(sizes))}, the budget is {format_bytes(budget.size)}")
     from kogata.runtime.system import free_disk, home

@@ -166,7 +166,7 @@ class Runner:
                 forecast=item.forecast,
             )
         out, checkpoints = store.begin(last.key)
-        if type(last.stage).trains:
+        if type(last.stage).trains and not any(checkpoints.iterdir()):
             self.folder.set_metrics(label, None)
         job = Job(
             request={
@@ -227,7 +227,7 @@ class Runner:
             )
             self.screen.event("stage_done", label=name, receipt=receipt)
         if type(last.stage).trains:
-            self.folder.set_metrics(label, read_metrics(artifact.path))
+            self.folder.settle_metrics(label, read_metrics(artifact.path))
         self._deliver(artifact)
 
     def _given(self, first: PlannedStep) -> dict[str, Any]:

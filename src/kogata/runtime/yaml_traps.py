@@ -257,7 +257,9 @@ def explain(error: Any, source: Source) -> RecipeError:
         return RecipeError("not YAML", where=source.name, found=problem)
     first = error.context_mark.line if error.context_mark is not None else mark.line
     # A key with a full-width colon makes the parser stumble only on the line after it.
-    before = first - 1 if first and re.match(r"\s*(?:- )?[\w.]+：", source.line(first - 1), re.ASCII) else first
+    before = (
+        first - 1 if first and re.match(r"\s*(?:- )?[\w.]+：", source.line(first - 1), re.ASCII) else first
+    )
     wide = _first_wide(source, before, mark.line)
     if wide:
         return wide_error(source, *wide)

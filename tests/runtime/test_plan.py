@@ -1,0 +1,87 @@
+"""Plans: wiring, verdicts, shares; nothing is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kogata import api
+from kogata.core.errors import RecipeError
+
+ROOT = Path(__file__).resolve().parents[2]
+SHAKESPEARE = str(ROOT / "examples/data/shakespeare/input.txt.gz")
+
+
+def stages(**train: Any) -> list[dict[str, Any]]:
+    return [
+        {"data.read": {"path": SHAKESPEARE, "heldout": {"tail": 0.1}}},
+        {"data.filter": {}},
+        {"tokenizer.train": {}},
+        {"tokenizer.encode": {}},
+        {"train.pretrain": train},
+        {"evaluate": {}},
+        {"export": {"formats": ["hf", "gguf-q8_0"]}},
+    ]
+
+
+def plan(*parts: dict[str, Any], **top: Any) -> Any:
+    return api.plan(api.Recipe.load({"name": "p", "stages": list(parts), **top}))
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_each_stage_takes_the_newest_of_its_kind() -> None:
+    steps = {item.step.label: item for item in plan(*stages(steps=10)).steps}
+    assert steps["tokenizer.train"].inputs == {"corpus": "data.filter"}
+    assert steps["train.pretrain"].inputs == {"tokens": "tokenizer.encode", "model": None}
+    assert steps["data.read"].fused_into == "data.filter"
+    assert steps["data.filter"].fused_into is None
+
+
+def test_a_plan_without_elastic_time_adds_up() -> None:
+    made = plan(*stages(steps=10))
+    seconds = sum(item.forecast.cost.seconds or 0 for item in made.steps)
+    assert made.total.seconds == pytest.approx(seconds + made.reserve_seconds + 3.0)
+    assert made.refusals == ()
+
+
+def test_training_takes_the_time_the_others_leave() -> None:
+    made = plan(*stages(), budget={"time": "5min"})
+    train = next(item for item in made.steps if item.step.name == "train.pretrain")
+    others = sum(item.forecast.cost.seconds or 0 for item in made.steps if item is not train)
+    assert train.share.seconds == pytest.approx(300 - others, abs=8)
+    assert train.stage.clocked(train.share)
+
+
+@pytest.mark.parametrize(
+    ("budget", "part"),
+    [
+        ({"time": "8s"}, "time"),
+        ({"memory": "200MB"}, "memory"),
+        ({"size": "10kB"}, "size"),
+        ({"energy": "5J"}, "energy"),
+    ],
+)
+def test_what_cannot_fit_is_refused_with_the_part(budget: dict[str, str], part: str) -> None:
+    made = plan(*stages(steps=50), budget=budget)
+    assert made.refusals and made.refusals[0].startswith(f"{part}: ")
+
+
+def test_two_corpora_need_a_word() -> None:
+    second = {"data.read": {"as": "more", "path": SHAKESPEARE, "heldout": {"tail": 0.1}}}
+    with pytest.raises(RecipeError, match=r"could take its corpus from several stages") as caught:
+        plan(stages()[0], second, {"tokenizer.train": {}})
+    assert "use: {corpus: more}" in str(caught.value)
+    made = plan(stages()[0], second, {"tokenizer.train": {"use": {"corpus": "more"}}})
+    assert made.steps[-1].inputs == {"corpus": "more"}
+
+
+def test_a_stage_without_its_input_says_what_makes_it() -> None:
+    with pytest.raises(RecipeError, match="nothing before train.pretrain makes the tokens") as caught:
+        plan(stages()[0], {"train.pretrain": {}})
+    assert "tokenizer.encode" in str(caught.value)

@@ -164,7 +164,7 @@ def optimizer_for() -> tuple[str, str]:
 
 def lr_for(optimizer: str, batch: int, continued: bool) -> tuple[float, str]:
     """Chooses the peak learning rate of the blocks' matrices; it grows with the root of the batch."""
-    base = 0.014 if optimizer == "muon" else 0.004
+    base = 0.014 if optimizer == "muon" else 0.002
     lr = base * (batch / 1024) ** 0.5 * (0.25 if continued else 1.0)
     reason = f"measured best at 1,024 tokens a step ({base:g}), times √(batch / 1,024)"
     return round(lr, 6), reason + (", a quarter to go on with a trained model" if continued else "")

@@ -288,7 +288,9 @@ class _Loop:
             self.metrics.write(json.dumps(row, ensure_ascii=False) + "\n")
         bench.metric(row)
         bench.progress(
-            progress, 1.0, **{key: row[key] for key in ("step", "loss", "lr", "tokens_per_second")}
+            progress,
+            1.0,
+            **{key: row[key] for key in ("step", "loss", "lr", "tokens_per_second", "gemm_share")},
         )
 
     def _due(self) -> bool:

@@ -36,6 +36,8 @@ from kogata.nn.spec import ModelSpec
 SAVE_BYTES_PER_SECOND = 200e6
 SAVE_SECONDS = 0.2
 """Kept of a time budget for writing the model: so many seconds, and its bytes at this rate."""
+CLIP = 1.0
+"""Gradients longer than this are shortened to it: without it single steps at a high rate undid minutes."""
 HELDOUT_TOKENS = 4096
 LEAST_CONTEXT = 64
 START_SHARE = 0.1
@@ -145,6 +147,7 @@ def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
         heldout=_heldout(job, decoder),
         flops_per_token=float(decoder.spec.flops_per_token(job.context)),
         checkpoint_steps=job.checkpoint_steps,
+        clip=CLIP,
     )
     with kept():
         outcome = train(run, bench)

@@ -231,6 +231,8 @@ def _decoder(
     if start and fresh:
         if group.rank == 0:
             before, left = bench.clock.now(), job.length.seconds_left(bench)
+            # The others wait; on all cores the start is to the last bit what one process makes of it.
+            torch.set_num_threads(bench.machine.cores)
             loss = initialise_from_corpus(
                 decoder,
                 [store.ids],
@@ -239,6 +241,7 @@ def _decoder(
                 clock=None if left is None else Clock(before + START_SHARE * left, bench.clock.now),
             )
             give_back()
+            prepare_torch(bench)
             took = bench.clock.now() - before
             bench.log(f"embedding and head from the corpus's pairs: {loss:.3f} nats a token ({took:.1f} s)")
         group.share_tensors([decoder.embed.weight, decoder.head_weight])

@@ -5,7 +5,7 @@ Imports no torch: plans use it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from kogata.core.amounts import format_seconds
 from kogata.core.receipt import Machine
@@ -37,18 +37,6 @@ class Shape:
     kv_heads: int
     ffn_width: int
     tied: bool
-
-
-@dataclass(kw_only=True)
-class Chosen:
-    """Values for what was auto, with reasons."""
-
-    reasons: dict[str, str] = field(default_factory=dict)
-    shape: Shape | None = None
-    context: int = 256
-    batch: int = 1024
-    lr: float = 0.004
-    steps: int | None = None
 
 
 def shape_of(family: str, layers: int, width: int, tied: bool = False) -> Shape:

@@ -8,7 +8,7 @@ from kogata.nn.decoder import Decoder
 from kogata.nn.optim import AdamW, Group, Matrix, Muon, Optimiser, matrices_of
 
 MUON_LR = 0.014
-ADAMW_LR = 0.004
+ADAMW_LR = 0.004  # The other rates were found beside this one; `auto` takes half of it, and so of them all.
 """Learning rates of the blocks' matrices that `auto` stands for, at 1,024 tokens a step."""
 EMBED_LR, HEAD_LR = 0.01, 0.004
 """Of embedding and head that start at random, beside the matrices' usual one."""

@@ -6,14 +6,13 @@ from typing import Any
 
 from kogata.core.receipt import Machine
 from kogata.core.stage import Facts
+from kogata.engine.costs import TORCH_BYTES, USUAL_FLOPS
 from kogata.nn.spec import ModelSpec
 
-USUAL_FLOPS = 60e9
-"""Taken per core where the machine was not measured."""
 GEMM_EFFICIENCY = 0.80
 """Rate of a forward pass's products over the rate of large ones."""
-TORCH_BYTES = 360 * 2**20
-"""Resident bytes of a worker that has imported torch."""
+SCORING_BYTES = 34 * 2**20
+"""What scoring holds beside torch, weights and activations."""
 READ_TOUCH_SECONDS = 7e-10
 """Core-seconds per float that norms, rotations and gates touch in a forward pass without fused kernels.
 
@@ -94,7 +93,7 @@ def read_bytes(model: Facts, tokens: int) -> int:
     spec: Any = spec_of(model)
     weights = 4 * int(model.get("parameters") or 100e6)
     held = 0 if spec is None else 8 * tokens * (6 * spec.width + 3 * spec.q_width + 3 * spec.ffn_width)
-    return TORCH_BYTES + weights + held + 64 * 2**20
+    return TORCH_BYTES + SCORING_BYTES + weights + held
 
 
 def runtime_seconds(runtime: str, model: Facts, tokens: float, window: int, machine: Machine) -> float:

@@ -22,7 +22,7 @@ START_SECONDS = 3.0
 """The start of the process and its worker: interpreter and torch (measured on 2 cores)."""
 LEAST_ELASTIC_SECONDS = 5.0
 """An elastic stage with less time than this cannot do anything useful."""
-TORCH_BYTES = 215 * 2**20
+WARM_BYTES = 215 * 2**20
 """What the worker holds during stages that need no torch, where it imports torch ahead of training."""
 MEMORY_RESERVE = 0.15
 """Share of the available memory that a run without a memory budget leaves alone."""
@@ -52,7 +52,7 @@ class Context:
         counted = type(stage).trains or type(stage).imports_torch
         if not self.warm or counted or cost.peak_bytes is None:
             return forecast
-        return replace(forecast, cost=replace(cost, peak_bytes=cost.peak_bytes + TORCH_BYTES))
+        return replace(forecast, cost=replace(cost, peak_bytes=cost.peak_bytes + WARM_BYTES))
 
     def share_of(self, step: Step) -> Share:
         """Gives what one step may spend."""

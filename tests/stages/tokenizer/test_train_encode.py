@@ -153,8 +153,9 @@ def resolved(stage: Train, facts: Facts, **share: Any) -> Train:
 
 @pytest.mark.parametrize(
     ("size", "seconds", "vocabulary"),
-    [(1_000_000, None, 2048), (8_000_000, 240, 4096), (30_000_000, 120, 4096),
-     (30_000_000, None, 8192), (30_000_000, 240, 8192), (100_000_000, 7200, 8192)],
+    [(1_000_000, None, 2048), (8_000_000, 240, 4096), (15_900_000, None, 4096),
+     (30_000_000, 239, 4096), (30_000_000, 240, 8192), (30_000_000, None, 8192), (100_000_000, 120, 4096),
+     (100_000_000, 600, 8192), (100_000_000, 7200, 8192), (100_000_000, None, 8192)],
 )  # fmt: skip
 def test_the_size_is_chosen_by_text_and_time(size: int, seconds: float | None, vocabulary: int) -> None:
     facts = {"splits": {"train": {"documents": 9, "bytes": size, "characters": size}}, "language_hint": "en"}

@@ -106,7 +106,8 @@ class Train(Stage):
                 raise Stopped("stopped")
             time.sleep(self.pause or 0.01)
             step += 1
-            if self.die is not None and step == self.die and began == 0 and bench.rank == bench.world - 1:
+            # `>=`: a rank that starts late begins after the steps the first one has already marked.
+            if self.die is not None and step >= self.die and bench.rank == bench.world - 1:
                 os.kill(os.getpid(), 9)
             if bench.rank == 0:
                 beside = mark.with_suffix(".new")

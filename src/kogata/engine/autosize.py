@@ -23,6 +23,8 @@ TOKENS_PER_WEIGHT = 1.0
 """Tokens a run should see per weight in products (blocks and head). Under a clock on a CPU a smaller model
 that sees more is better than the 8 to 20 of large machines suggests, for the start from the corpus's own
 statistics has already taught embedding and head."""
+SMALL_VOCABULARY = 512
+"""Below it the ids are characters: smaller steps and a higher rate were measured best."""
 DEFAULT_SECONDS = 600.0
 MOST_EPOCHS = 4.0
 
@@ -122,7 +124,7 @@ def context_for(tokens: int, documents: int, vocab_size: int) -> tuple[int, str]
 
 def batch_for(vocab_size: int, context: int, seconds: float | None, tokens: float) -> tuple[int, str]:
     """Chooses the tokens of a step: small, so that a short run takes many steps."""
-    batch = 512 if vocab_size < 512 else 1024
+    batch = 512 if vocab_size < SMALL_VOCABULARY else 1024
     if (seconds or 0.0) > 1800 or (seconds is None and tokens > 2e7):
         batch *= 4 if (seconds or 0.0) > 10_000 or (seconds is None and tokens > 2e8) else 2
     while batch > context and tokens / batch < 32:
@@ -150,9 +152,12 @@ def optimizer_for() -> tuple[str, str]:
     return "adamw", "in small steps it beat Muon, which costs a quarter of such a step (LOG.md)"
 
 
-def lr_for(optimizer: str, batch: int, continued: bool) -> tuple[float, str]:
+def lr_for(optimizer: str, batch: int, vocab_size: int, continued: bool) -> tuple[float, str]:
     """Chooses the peak learning rate of the blocks' matrices; it grows with the root of the batch."""
-    base = 0.014 if optimizer == "muon" else 0.002
+    small = vocab_size < SMALL_VOCABULARY
+    base = 0.014 if optimizer == "muon" else 0.006 if small else 0.002
     lr = base * (batch / 1024) ** 0.5 * (0.25 if continued else 1.0)
     reason = f"measured best at 1,024 tokens a step ({base:g}), times √(batch / 1,024)"
+    if small and optimizer != "muon":
+        reason = f"measured best for a vocabulary of characters ({base:g} at 1,024), times √(batch / 1,024)"
     return round(lr, 6), reason + (", a quarter to go on with a trained model" if continued else "")

@@ -180,7 +180,9 @@ class Pretrain(Stage):
             changes["optimizer"], reasons["optimizer"] = autosize.optimizer_for()
         optimizer = changes.get("optimizer", self.optimizer)
         if self.lr == "auto":
-            changes["lr"], reasons["lr"] = autosize.lr_for(optimizer, batch, given is not None)
+            changes["lr"], reasons["lr"] = autosize.lr_for(
+                optimizer, batch, tokens["vocab_size"], given is not None
+            )
         spec = given
         if spec is None:
             shape, reason = self._shape(

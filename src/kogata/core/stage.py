@@ -173,6 +173,8 @@ class Stage(BaseModel):
     """Can run as several processes."""
     trains: ClassVar[bool] = False
     """Its result depends on torch's version, the device and the precision: they enter the key."""
+    imports_torch: ClassVar[bool] = False
+    """Its `run` imports torch, and its forecast counts that (a stage that trains always does)."""
 
     def kind(self, facts: Mapping[str, Facts | None]) -> Kind:
         """Says what kind this stage makes, given its inputs' facts (`{"kind": …}` is among them)."""

@@ -82,7 +82,7 @@ def run_recipe(
         refuse(plan)
         folder.freeze(plan, context.shares)
         write_beside(folder.path / "recipe.yaml", dump_recipe(_resolved(plan)).encode())
-        group.warm = any(type(item.stage).trains and not item.reused for item in plan.steps)
+        group.warm = context.warm
         if group.warm:
             group.ready(1)
         asked: list[int] = []

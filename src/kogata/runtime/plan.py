@@ -6,20 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kogata.core.amounts import Budget, Cost, format_bytes, format_joules, format_seconds
+from kogata.core.amounts import Budget, Cost, Forecast, format_bytes, format_joules, format_seconds
 from kogata.core.artifact import Artifact, Kind
 from kogata.core.errors import Refused
 from kogata.core.receipt import Machine
 from kogata.core.recipe import Plan, PlannedStep, Recipe, Step
-from kogata.core.stage import Facts, SameAs, Share
+from kogata.core.stage import Facts, SameAs, Share, Stage
 from kogata.runtime.keys import key_of, outside_content
 from kogata.runtime.store import Found, Store
 from kogata.runtime.wire import Inputs, Wiring, fuse
 
 RESERVE_SECONDS = 1.2
 """Sealing and the report at the end of a run (measured 0.4 to 1.0 s)."""
+START_SECONDS = 3.0
+"""The start of the process and its worker: interpreter and torch (measured on 2 cores)."""
 LEAST_ELASTIC_SECONDS = 5.0
 """An elastic stage with less time than this cannot do anything useful."""
+TORCH_BYTES = 215 * 2**20
+"""What the worker holds during stages that need no torch, where it imports torch ahead of training."""
 MEMORY_RESERVE = 0.15
 """Share of the available memory that a run without a memory budget leaves alone."""
 
@@ -39,6 +43,16 @@ class Context:
     memory_bytes: int | None = None
     """What is available, where the budget names none."""
     outside: dict[str, dict[str, str]] = field(default_factory=dict)
+    warm: bool = False
+    """The worker imports torch at its start, for training that follows; set by `make_plan`."""
+
+    def beside_torch(self, stage: Stage, forecast: Forecast) -> Forecast:
+        """Adds the torch a warm worker holds to the forecast of a stage that does not count it."""
+        cost = forecast.cost
+        counted = type(stage).trains or type(stage).imports_torch
+        if not self.warm or counted or cost.peak_bytes is None:
+            return forecast
+        return replace(forecast, cost=replace(cost, peak_bytes=cost.peak_bytes + TORCH_BYTES))
 
     def share_of(self, step: Step) -> Share:
         """Gives what one step may spend."""
@@ -203,7 +217,7 @@ def share_time(context: Context, outer: Mapping[str, Known] | None = None) -> No
         planned, _ = walk(context, find=False, outer=outer)
         rest = (
             RESERVE_SECONDS
-            + start_seconds(context)
+            + START_SECONDS
             + sum(
                 item.forecast.cost.seconds or 0.0
                 for item in planned
@@ -212,17 +226,14 @@ def share_time(context: Context, outer: Mapping[str, Known] | None = None) -> No
         )
 
 
-def start_seconds(context: Context) -> float:
-    """Forecasts the start of the process and its worker (interpreter, torch): measured 3 s on 2 cores."""
-    return 3.0
-
-
 def make_plan(context: Context) -> Plan:
     """Plans a recipe: shares, wiring, forecasts, verdict. Reads the store, writes nothing."""
     if not context.shares:
         share_time(context)
     planned, _ = walk(context)
-    total = Cost(seconds=RESERVE_SECONDS + start_seconds(context))
+    context.warm = any(type(item.stage).trains and not item.reused for item in planned)
+    planned = [replace(item, forecast=context.beside_torch(item.stage, item.forecast)) for item in planned]
+    total = Cost(seconds=RESERVE_SECONDS + START_SECONDS)
     disk = 0
     for item in planned:
         cost = item.forecast.cost
@@ -260,7 +271,7 @@ def _refusals(context: Context, planned: list[PlannedStep], total: Cost, disk: i
     if budget.time is not None:
         others = (
             RESERVE_SECONDS
-            + start_seconds(context)
+            + START_SECONDS
             + sum(
                 item.forecast.cost.seconds or 0.0
                 for item in planned

@@ -104,7 +104,9 @@ class Runner:
         facts = facts_of(inputs[step.label], self.known)
         try:
             resolved = step.stage.resolve(facts, self.context.machine, share)
-            forecast = resolved.stage.forecast(facts, self.context.machine, share)
+            forecast = self.context.beside_torch(
+                resolved.stage, resolved.stage.forecast(facts, self.context.machine, share)
+            )
             digests = digests_of(inputs[step.label], self.known)
             assert digests is not None, f"{step.label} was reached before its inputs"
             key = self.context.key(step, resolved.stage, digests, share)

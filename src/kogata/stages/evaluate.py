@@ -41,6 +41,7 @@ class Evaluate(Stage):
 
     takes = {"model": Slot(kinds=(Kind.MODEL,)), "corpus": Slot(kinds=(Kind.CORPUS,), optional=True)}
     makes = Kind.SCORES
+    imports_torch = True
 
     split: Literal["heldout", "test"] = Field(default="heldout", description="which set-apart text is scored")
     window: int | Literal["auto"] = Field(

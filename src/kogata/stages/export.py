@@ -40,6 +40,7 @@ class Export(Stage):
 
     takes = {"model": Slot(kinds=(Kind.MODEL,)), "corpus": Slot(kinds=(Kind.CORPUS,), optional=True)}
     makes = Kind.BUNDLE
+    imports_torch = True
 
     formats: Annotated[list[str], BeforeValidator(_formats), Field(min_length=1)] = Field(
         default=["hf", "gguf-q8_0"], description="what to write: hf, gguf-f32, gguf-f16, gguf-q8_0"

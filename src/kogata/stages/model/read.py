@@ -58,6 +58,7 @@ class Read(Stage):
     """
 
     makes = Kind.MODEL
+    imports_torch = True
 
     name: ModelName = Field(
         description="folder, run folder, .gguf file, hub name owner/model, `smollm2` or `minilm`"

@@ -63,8 +63,12 @@ class Recipe:
         """Lists the plug-in files, found from the recipe's folder."""
         return [((self.folder or Path()) / plugin).absolute() for plugin in self.plugins]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Gives the recipe as plain values, settings in full, in the form the loader reads."""
+    def to_dict(self, settings: Callable[[Stage], dict[str, Any]] | None = None) -> dict[str, Any]:
+        """Gives the recipe as plain values in the form the loader reads.
+
+        Args:
+            settings: writes a stage's settings; by default all of them, in full.
+        """
         parts: dict[str, Any] = {"name": self.name}
         budget = self.budget.model_dump(mode="json", exclude_none=True)
         if budget:
@@ -72,20 +76,20 @@ class Recipe:
         parts["seed"] = self.seed
         if self.plugins:
             parts["plugins"] = list(self.plugins)
-        parts["stages"] = [step_to_dict(step) for step in self.stages]
+        parts["stages"] = [step_to_dict(step, settings) for step in self.stages]
         return parts
 
 
-def step_to_dict(step: Step) -> dict[str, Any]:
-    """Gives one step as it stands in a recipe file."""
-    settings = step.stage.model_dump(mode="json")
+def step_to_dict(step: Step, settings: Callable[[Stage], dict[str, Any]] | None = None) -> dict[str, Any]:
+    """Gives one step as it stands in a recipe file, its settings in full unless `settings` writes them."""
+    given = settings(step.stage) if settings else step.stage.model_dump(mode="json")
     if step.label != step.name:
-        settings["as"] = step.label
+        given["as"] = step.label
     if step.use:
-        settings["use"] = step.use
+        given["use"] = dict(step.use)
     if step.share is not None:
-        settings["share"] = step.share
-    return {step.name: settings}
+        given["share"] = step.share
+    return {step.name: given}
 
 
 def step_from_dict(row: dict[str, Any]) -> Step:

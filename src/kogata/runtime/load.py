@@ -11,6 +11,7 @@ from typing import Any
 from kogata.core.errors import RecipeError
 from kogata.core.recipe import Recipe, Step
 from kogata.core.registry import suggest
+from kogata.core.stage import Stage
 from kogata.runtime import addresses
 from kogata.runtime.draft import Change, Draft
 from kogata.runtime.yaml_text import Located, read_file, read_value, write_yaml
@@ -125,33 +126,7 @@ def _step(recipe: Recipe, name: str) -> Step:
 
 def dump_recipe(recipe: Recipe) -> str:
     """Writes a recipe as YAML, every setting in full; `load_recipe` reads an equal one back."""
-    return write_yaml(plain_recipe(recipe))
-
-
-def plain_recipe(recipe: Recipe, *, full: bool = True) -> dict[str, Any]:
-    """Gives a recipe as plain values that `load_recipe` takes; not `full`: only what was set."""
-    parts: dict[str, Any] = {"name": recipe.name}
-    budget = recipe.budget.model_dump(mode="json", exclude_none=True)
-    if budget:
-        parts["budget"] = budget
-    parts["seed"] = recipe.seed
-    if recipe.plugins:
-        parts["plugins"] = list(recipe.plugins)
-    parts["stages"] = [{step.name: _plain_step(step, full)} for step in recipe.stages]
-    return parts
-
-
-def _plain_step(step: Step, full: bool) -> dict[str, Any]:
-    settings = step.stage.model_dump(mode="json", exclude_unset=not full)
-    if full:
-        settings = _without_empty(step.stage, settings)
-    if step.label != step.name:
-        settings["as"] = step.label
-    if step.use:
-        settings["use"] = dict(step.use)
-    if step.share is not None:
-        settings["share"] = step.share
-    return settings
+    return write_yaml(recipe.to_dict(lambda stage: _without_empty(stage, stage.model_dump(mode="json"))))
 
 
 def _without_empty(model: Any, dumped: dict[str, Any]) -> dict[str, Any]:
@@ -172,8 +147,13 @@ def _without_empty(model: Any, dumped: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
+def _only_set(stage: Stage) -> dict[str, Any]:
+    """Gives the settings a person wrote."""
+    return stage.model_dump(mode="json", exclude_unset=True)
+
+
 def _reopened(recipe: Recipe) -> Draft:
-    located = Located(value=plain_recipe(recipe, full=False), name="")
+    located = Located(value=recipe.to_dict(_only_set), name="")
     draft = Draft(located, recipe.folder or Path.cwd(), recipe.source, name=recipe.name)
     draft.allow_plugins = True
     return draft

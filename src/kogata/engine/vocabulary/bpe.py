@@ -18,6 +18,9 @@ SPACED_SAMPLE, UNSPACED_SAMPLE = 5_000_000, 2_500_000
 SPACED_SECONDS_PER_MB, UNSPACED_SECONDS_PER_MB = 0.35, 1.6
 """CPU time; without spaces every run of letters is new, so counting and merging take longer."""
 SMALL, MIDDLE, LARGE = 2048, 4096, 8192
+LONG_BYTES, LONG_SECONDS = 16e6, 240.0
+"""From here on the largest pays: 30 MB of novels, 3 x 128, 288 s: 1.689 bits per byte, with 4,096 1.698;
+at 96 s both are alike (LOG.md)."""
 
 # Bytes per token on held-out text, measured with the qwen2 pre-tokeniser (novels; Aozora stories; 5 MB seen).
 _BYTES_PER_TOKEN = {"en": (3.25, 0.375), "ja": (3.70, 0.65)}
@@ -63,8 +66,8 @@ def auto_size(facts: Facts, budget_seconds: float | None) -> tuple[int | None, s
     seen = f"{format_bytes(size)} of training text"
     if size < 2e6:
         return SMALL, f"{seen}: a small vocabulary, so that every entry is seen often"
-    long = budget_seconds is None or budget_seconds >= 3600
-    if size > 60e6 and long:
+    long = budget_seconds is None or budget_seconds >= LONG_SECONDS
+    if size >= LONG_BYTES and long:
         budget = format_seconds(budget_seconds) if budget_seconds else "no time budget"
         return LARGE, f"{seen}, {budget}: shorter sequences pay for the larger head"
     return MIDDLE, f"{seen}: a larger vocabulary would cost more per step than it saves in tokens"

@@ -102,7 +102,7 @@ def facts_of(inputs: Inputs, known: Mapping[str, Known]) -> dict[str, Facts | No
         if label is None:
             gathered[slot] = None
         elif isinstance(label, list):
-            gathered[slot] = {"many": [known[item].facts for item in label]}
+            gathered[slot] = {"many": [{"label": item, **known[item].facts} for item in label]}
         else:
             gathered[slot] = known[label].facts
     return gathered

@@ -100,11 +100,12 @@ class Wiring:
         """Records what a step makes and which input it replaces."""
         self.made[step.label] = kind
         makes = type(step.stage).makes
-        for slot, label in inputs.items():
-            if isinstance(label, str) and self.made[label] == kind:
-                same = isinstance(makes, SameAs) and makes.slot == slot
-                if same or not isinstance(makes, SameAs):
-                    self.replaced.add(label)
+        for slot, labels in inputs.items():
+            for label in labels if isinstance(labels, list) else [labels]:
+                if label is not None and self.made[label] == kind:
+                    same = isinstance(makes, SameAs) and makes.slot == slot
+                    if same or not isinstance(makes, SameAs):
+                        self.replaced.add(label)
 
 
 def _maker(kinds: Sequence[Kind]) -> str | None:

@@ -12,7 +12,7 @@ USUAL_FLOPS = 60e9
 """Taken per core where the machine was not measured."""
 GEMM_EFFICIENCY = 0.80
 """Rate of a forward pass's products over the rate of large ones."""
-TORCH_BYTES = 330 * 2**20
+TORCH_BYTES = 360 * 2**20
 """Resident bytes of a worker that has imported torch."""
 READ_TOUCH_SECONDS = 7e-10
 """Core-seconds per float that norms, rotations and gates touch in a forward pass without fused kernels.
@@ -93,7 +93,7 @@ def read_bytes(model: Facts, tokens: int) -> int:
     """Forecasts the peak resident bytes of reading batches of so many tokens."""
     spec: Any = spec_of(model)
     weights = 4 * int(model.get("parameters") or 100e6)
-    held = 0 if spec is None else 4 * tokens * (6 * spec.width + 3 * spec.q_width + 3 * spec.ffn_width)
+    held = 0 if spec is None else 8 * tokens * (6 * spec.width + 3 * spec.q_width + 3 * spec.ffn_width)
     return TORCH_BYTES + weights + held + 64 * 2**20
 
 

@@ -132,7 +132,7 @@ class Export(Stage):
             joules=machine.joules(seconds),
             tokens=int(tokens) * (len(self.formats) + 1),
             flops=tokens * (len(self.formats) + 1) * costs.forward_flops(model, window),
-            peak_bytes=costs.read_bytes(model, 4096) + 4 * int(model.get("parameters") or 0) + 2**27,
+            peak_bytes=costs.read_bytes(model, 4096) + 4 * int(model.get("parameters") or 0),
             size_bytes=max(known) if known else None,
         )
         return Forecast(facts={}, cost=cost, disk_bytes=sum(known))

@@ -84,11 +84,9 @@ def split_parameters(decoder: Decoder) -> tuple[list[Matrix], list[tuple[str, Te
                 vectors.append((full, weight))
     vectors += _alive([("norm.weight", decoder.norm.weight)])
     # What stands beside the blocks: the changes of loops, and what widens narrow embeddings.
-    rest = [
-        (name, p) for name, p in decoder.named_parameters() if name.startswith("loops.") or ".widen." in name
-    ]
-    for name, weight in _alive(rest):
-        matrices += matrices_of(name, weight, [weight.shape[0]])
+    for name, weight in decoder.named_parameters():
+        if (name.startswith("loops.") or ".widen." in name) and weight.requires_grad:
+            matrices += matrices_of(name, weight, [weight.shape[0]])
     return matrices, vectors
 
 

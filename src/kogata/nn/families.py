@@ -34,6 +34,8 @@ class Family:
     """Embeddings are multiplied by √width."""
     local_theta: float | None = None
     """Base of the rotary frequencies in windows, where it is another."""
+    rotary_share: float | None = None
+    """How much of a head turns, where it is not all of it."""
     pattern: tuple[Any, ...] = ("full",)
     """What `pattern` means when it is not given."""
     own: bool = False
@@ -62,6 +64,7 @@ FAMILY: dict[str, Family] = {
         qk_norm=True,
         divides=False,
         centred_norms=True,
+        rotary_share=0.25,
         pattern=("gated_delta",) * 3 + ("gated_full",),
     ),
     "kogata": Family(mixers=None, ffns=None, qk_norm=True, divides=False, skips_positions=True, own=True),

@@ -9,9 +9,9 @@ arXiv 2410.20672). Training costs what as many layers of their own would: only w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kogata.core.errors import RecipeError
 
@@ -81,3 +81,21 @@ class Sharing(BaseModel):
         for layer in self.first_layers(spec.layers):
             total += sum(rows + columns for rows, columns in spec.linear_shapes(sizes[layer]))
         return (self.loops - 1) * self.rank * total
+
+
+def read_sharing(given: dict[str, Any] | None) -> Sharing:
+    """Reads the setting.
+
+    Raises:
+        RecipeError: it has an unknown field, or a value out of range.
+    """
+    try:
+        return Sharing.model_validate(given or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RecipeError(
+            "the layers cannot be shared so",
+            where=".".join(["model.sharing", *map(str, first["loc"])]),
+            found=str(first.get("input")),
+            expected="times, loops and rank" if first["type"] == "extra_forbidden" else first["msg"],
+        ) from None

@@ -9,7 +9,7 @@ from kogata.core.errors import RecipeError
 from kogata.nn import families, mixers
 from kogata.nn.families import FAMILY
 from kogata.nn.ffns import GATED, ffn_matrices, ffn_settings
-from kogata.nn.sharing import Sharing
+from kogata.nn.sharing import Sharing, read_sharing
 
 FAMILIES = ("llama", "qwen2", "qwen3", "smollm3", "arcee")
 """Families of full attention alone, which GGUF files are read of."""
@@ -140,6 +140,8 @@ class ModelSpec:
     def of_family(family: str, **sizes: Any) -> ModelSpec:
         """Fills in what the family fixes (`ffn`, `qk_norm`, `qkv_bias`, head size) around the given sizes."""
         if "heads" in sizes:
+            if "head_dim" not in sizes and sizes["width"] % sizes["heads"]:
+                raise _unfit("heads", str(sizes["heads"]), f"a divisor of the width {sizes['width']}")
             sizes.setdefault("kv_heads", sizes["heads"])
             sizes.setdefault("head_dim", sizes["width"] // sizes["heads"])
         facts = FAMILY.get(family)
@@ -147,6 +149,8 @@ class ModelSpec:
             raise _unfit("family", family, " | ".join(FAMILY))
         if facts.local_theta is not None:
             sizes.setdefault("local_rope_theta", facts.local_theta)
+        if facts.rotary_share is not None:
+            sizes.setdefault("rotary_dim", max(2, int(sizes["head_dim"] * facts.rotary_share) // 2 * 2))
         if facts.pattern != ("full",) and "mixers" not in sizes:
             layers = sizes["layers"]
             sizes["mixers"], sizes["mixer_settings"] = mixers.read_pattern(facts.pattern[-layers:], layers)
@@ -187,7 +191,7 @@ class ModelSpec:
 
     def shared(self) -> Sharing:
         """Says which layers have their weights in common."""
-        return Sharing(**(self.sharing or {}))
+        return read_sharing(self.sharing)
 
     def stored_layers(self) -> list[int]:
         """Lists the first layer of each stored block."""

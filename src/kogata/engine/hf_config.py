@@ -264,7 +264,7 @@ def kind_of_model(config: dict[str, Any]) -> str:
 
 def needs_code(config: dict[str, Any]) -> bool:
     """Says whether only code shipped with the model can build it: transformers has no class for its type."""
-    if not config.get("auto_map"):
+    if not config.get("auto_map") or config.get("model_type") == "kogata":
         return False
     place = importlib.util.find_spec("transformers")
     folder = str(config.get("model_type", "")).replace("-", "_")

@@ -227,7 +227,7 @@ def _decoder(
         return decoder.to(bench.device), False
     decoder = Decoder(job.spec, seed=bench.seed)
     hold_gains(decoder)
-    start = job.corpus_start and decoder.head is not None
+    start = job.corpus_start and decoder.head is not None and decoder.spec.embed_width is None
     if start and fresh:
         if group.rank == 0:
             before, left = bench.clock.now(), job.length.seconds_left(bench)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kogata.core.errors import RecipeError
 from kogata.nn.attention.full import Mixer
 from kogata.nn.decoder import Block, Decoder
 from kogata.nn.kernels import MOST_HEAD, Kernels
@@ -50,6 +51,8 @@ class PackedHidden:
     """
 
     def __init__(self, decoder: Decoder, kernels: Kernels | None) -> None:
+        if decoder.loops is not None:
+            raise RecipeError("a model whose layers share weights cannot be fine-tuned yet", where="slot model")
         self.decoder, self.kernels = decoder, kernels if fits(decoder) else None
 
     def __call__(self, ids: Tensor, ends: Sequence[int]) -> Tensor:

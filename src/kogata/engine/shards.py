@@ -69,20 +69,25 @@ def read_shards(folder: Path, split: str, what: str) -> Iterator[tuple[str, dict
     Raises:
         DataError: a line is not as `ShardWriter` wrote it.
     """
+    for shard in sorted(folder.glob(f"{split}-*.jsonl.zst")):
+        yield from read_rows(shard, what)
+
+
+def read_rows(shard: Path, what: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields (where, row) of one shard, in order; raises as `read_shards` does."""
     import zstandard
 
-    for shard in sorted(folder.glob(f"{split}-*.jsonl.zst")):
-        with shard.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as reader:
-            lines = io.TextIOWrapper(reader, encoding="utf-8", newline="\n")
-            for number, line in enumerate(lines, 1):
-                where = f"{shard}, row {number}"
-                try:
-                    row = json.loads(line)
-                    if not isinstance(row, dict):
-                        raise ValueError(f"a {type(row).__name__} instead of an object")
-                except ValueError as error:
-                    raise damaged(what, where, error) from None
-                yield where, row
+    with shard.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as reader:
+        lines = io.TextIOWrapper(reader, encoding="utf-8", newline="\n")
+        for number, line in enumerate(lines, 1):
+            where = f"{shard}, row {number}"
+            try:
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError(f"a {type(row).__name__} instead of an object")
+            except ValueError as error:
+                raise damaged(what, where, error) from None
+            yield where, row
 
 
 def damaged(what: str, where: str, error: Exception) -> DataError:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +18,7 @@ from kogata.engine.encodings import mend
 from kogata.engine.files import COMPRESSED, InputFile, Unreadable
 from kogata.engine.readers._common import LONGEST, ReadOptions
 from kogata.engine.readers.txt import cut_at
-from kogata.engine.shards import SHARD_BYTES, ShardWriter, damaged, read_shards
+from kogata.engine.shards import SHARD_BYTES, ShardWriter, damaged, read_rows
 
 UNSPACED = ("ja", "zh", "th", "lo", "my", "km")
 """Languages that set no spaces between words."""
@@ -37,13 +38,17 @@ def readers() -> dict[str, ModuleType]:
     return found
 
 
-def input_files(paths: str | Sequence[str]) -> list[InputFile]:
+def input_files(paths: str | Sequence[str], known: Collection[str] | None = None) -> list[InputFile]:
     """Lists the files that paths name, in a fixed order, each once.
+
+    Args:
+        paths: files, folders or patterns.
+        known: suffixes of the formats to take; those of the readers of text, if not given.
 
     Raises:
         DataError: a path names nothing, or a named file is of no known format.
     """
-    known = readers()
+    known = readers() if known is None else known
     suffixes = tuple(suffix + packed for suffix in known for packed in ("", *COMPRESSED))
     found: dict[Path, InputFile] = {}
     for path in [paths] if isinstance(paths, str) else paths:
@@ -57,7 +62,7 @@ def input_files(paths: str | Sequence[str]) -> list[InputFile]:
                     where=str(item),
                     found=f"the ending {file.suffix or 'none'!r}",
                     expected=f"one of {', '.join(known)}, plain or with .gz or .zst",
-                    remedy="rename it (plain text is .txt), or narrow the pattern",
+                    remedy="rename it (plain text is .txt, a page .html), or narrow the pattern",
                 )
             found.setdefault(item.resolve(), file)
     names = Counter(file.name for file in found.values())
@@ -200,7 +205,13 @@ def read_corpus(path: Path, split: str) -> Iterator[Document]:
     Raises:
         DataError: a row is not as `CorpusWriter` wrote it.
     """
-    for where, row in read_shards(path, split, "corpus"):
+    for shard in sorted(path.glob(f"{split}-*.jsonl.zst")):
+        yield from read_shard(shard, split)
+
+
+def read_shard(shard: Path, split: str) -> Iterator[Document]:
+    """Yields the documents of one shard of a corpus, in order; raises as `read_corpus` does."""
+    for where, row in read_rows(shard, "corpus"):
         try:
             yield Document(row["id"], row["text"], split, row.get("source", ""), row.get("meta", {}))
         except KeyError as error:
@@ -256,21 +267,17 @@ def language_hint(text: str) -> str:
     return best if scores[best] > 0.1 else "und"
 
 
+_UNSPACED = re.compile("[ぁ-ヿ一-鿿\u0e00-\u0fffက-႟ក-៿]")
+
+
 def spaced(text: str) -> bool:
     """Says whether words are set apart by spaces (not so in Japanese, Chinese, Thai …)."""
     sample = text[:5000]
+    if sample.isascii():
+        return True
     if sample.count("፡") > len(sample) / 30:
         return False
-    letters = sum(char.isalpha() for char in sample)
-    unspaced = sum(
-        "ぁ" <= char <= "ヿ"
-        or "一" <= char <= "鿿"
-        or "\u0e00" <= char <= "\u0fff"
-        or "က" <= char <= "႟"
-        or "ក" <= char <= "៿"
-        for char in sample
-    )
-    return unspaced <= 0.2 * letters
+    return len(_UNSPACED.findall(sample)) <= 0.2 * sum(map(str.isalpha, sample))
 
 
 def reasons_table(account: Account) -> str:

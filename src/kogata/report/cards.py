@@ -200,7 +200,8 @@ def as_recipe(value: Any) -> str:
 def _slot_text(slot: Any) -> str:
     kinds = " or ".join(map(str, slot.kinds))
     many = "several " if slot.many else ""
-    return f"{many}{kinds}{' (optional)' if slot.optional else ''}"
+    how = " (only as `use` says)" if slot.asked else " (optional)" if slot.optional else ""
+    return f"{many}{kinds}{how}"
 
 
 def _makes_text(stage: type[Stage]) -> str:

@@ -52,6 +52,8 @@ class Wiring:
             for label in labels:
                 self._fits(step, name, slot, label)
             return labels if slot.many else labels[0]
+        if slot.asked:
+            return [] if slot.many else None
         candidates = [
             label for label, kind in self.made.items() if kind in slot.kinds and label not in self.replaced
         ]
@@ -132,7 +134,11 @@ def fuse(steps: Sequence[Step], inputs: Mapping[str, Inputs]) -> dict[str, str]:
                     takers.setdefault(source, []).append(label)
     fused: dict[str, str] = {}
     for first, second in zip(steps, steps[1:], strict=False):
-        both = type(first.stage).per_document() and type(second.stage).per_document()
+        both = _streams(first, inputs) and _streams(second, inputs)
         if both and takers.get(first.label) == [second.label]:
             fused[first.label] = second.label
     return fused
+
+
+def _streams(step: Step, inputs: Mapping[str, Inputs]) -> bool:
+    return step.stage.streams() and sum(label is not None for label in inputs[step.label].values()) <= 1

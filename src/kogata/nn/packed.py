@@ -52,7 +52,7 @@ class PackedHidden:
 
     def __init__(self, decoder: Decoder, kernels: Kernels | None) -> None:
         if decoder.loops is not None:
-            raise RecipeError("a model whose layers share weights cannot be fine-tuned yet", where="slot model")
+            raise RecipeError("a model with shared layers cannot be fine-tuned yet", where="slot model")
         self.decoder, self.kernels = decoder, kernels if fits(decoder) else None
 
     def __call__(self, ids: Tensor, ends: Sequence[int]) -> Tensor:

@@ -67,6 +67,11 @@ def test_a_saved_adapter_in_peft(folder: Path, settings: dict[str, Any], tmp_pat
     ours = decoder(IDS)
     assert float((ours - plain).abs().max()) > 0.01
     assert float((loaded(IDS).logits - ours).abs().max()) < 1e-4
+    from kogata.engine.generate import generate
+    from kogata.engine.load import load_model
+
+    wrote = generate(decoder, [3, 4, 5], 6)
+    assert generate(load_model(tmp_path).decoder, [3, 4, 5], 6) == wrote
     again = put_on(load_decoder(folder), tmp_path)
     assert float((again(IDS) - ours).abs().max()) < 1e-5
     merge_checked(decoder, IDS)

@@ -48,7 +48,13 @@ def test_examples_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert list(read_examples(tmp_path / "one", "heldout")) == [ROWS[1]]
     assert facts["form"] == "mixed"
     assert facts["splits"]["train"]["examples"] == 3
-    assert facts["splits"]["heldout"] == {"examples": 1, "bytes": 11, "characters": 7}
+    assert facts["splits"]["heldout"] == {
+        "examples": 1,
+        "bytes": 11,
+        "characters": 7,
+        "answer_bytes": 6,
+        "longest_bytes": 11,
+    }
     assert "labels" not in facts, "only the labels that are trained on are known"
 
 

@@ -23,6 +23,8 @@ from kogata.nn.decoder import Decoder
 CONFIG, WEIGHTS, FACTS = "adapter_config.json", "adapter_model.safetensors", "training.json"
 SAMPLED = 256
 """Weights of each tensor that enter a fingerprint."""
+MERGE_TOKENS = 64
+"""Spread over the vocabulary, that merged and unmerged model are compared on."""
 TOLERANCE = 1e-4
 """Largest difference of logits, relative to their size, that merging may make."""
 
@@ -230,4 +232,25 @@ def merge_checked(decoder: Decoder, ids: Tensor) -> float:
             expected=f"at most {TOLERANCE:g}",
             remedy="keep the adapter unmerged, and report this with the recipe",
         )
+    return gap
+
+
+@torch.no_grad()
+def merged_folder(model: Path, adapter: Path, out: Path) -> float:
+    """Writes a model folder with an adapter merged into it; gives the largest relative difference of logits.
+
+    Raises:
+        DataError: the adapter is for another base.
+        Refused: merged and unmerged differ.
+    """
+    from kogata.engine.chat_template import Template
+    from kogata.engine.convert import load_decoder, save_decoder
+
+    decoder = put_on(load_decoder(model), adapter)
+    vocab = decoder.spec.vocab_size
+    ids = torch.arange(MERGE_TOKENS, dtype=torch.long)[None] * (vocab // MERGE_TOKENS or 1) % vocab
+    gap = merge_checked(decoder, ids)
+    save_decoder(decoder, out, tokenizer_files_from=model)
+    if _facts(adapter).get("template") == "chatml":
+        Template.load(model, "chatml").save(out)
     return gap

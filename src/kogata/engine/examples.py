@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from kogata.core.stage import Facts
 from kogata.engine.shards import SHARD_BYTES, ShardWriter, damaged, read_shards
-from kogata.engine.text import Tally
+from kogata.engine.text import Tally, utf8_length
 
 Form = Literal["completion", "messages", "text", "label"]
 FORMS: tuple[Form, ...] = ("completion", "messages", "text", "label")
@@ -116,31 +116,52 @@ class Example:
         )
 
 
+class ExampleTally:
+    """Counts what goes into the splits of examples: rows, bytes, those of the answers, the longest row."""
+
+    def __init__(self) -> None:
+        self._tally = Tally("examples")
+        self._forms: Counter[str] = Counter()
+        self._labels: set[str] = set()
+        self._more: dict[str, dict[str, int]] = {}
+
+    def add(self, example: Example, split: str) -> None:
+        """Counts one example of a split."""
+        text = "\n".join(example.texts())
+        self._tally.add(split, text)
+        more = self._more.setdefault(split, {"answer_bytes": 0, "longest_bytes": 0})
+        more["answer_bytes"] += utf8_length(example.answer())
+        more["longest_bytes"] = max(more["longest_bytes"], utf8_length(text))
+        self._forms[example.form] += 1
+        if example.form == "label" and split == "train":
+            self._labels.add(example.fields["label"])
+
+    def facts(self) -> Facts:
+        """Gives `splits`, `language_hint`, `form` (or `mixed`) and, where there are some, `labels`."""
+        facts = self._tally.facts()
+        facts["splits"] = {split: counts | self._more[split] for split, counts in facts["splits"].items()}
+        facts["form"] = next(iter(self._forms)) if len(self._forms) == 1 else "mixed"
+        if self._labels:
+            facts["labels"] = sorted(self._labels)
+        return facts
+
+
 class ExamplesWriter:
     """Writes examples to a folder: shards of JSON lines per split, the same bytes every time."""
 
     def __init__(self, out: Path, shard_bytes: int = SHARD_BYTES) -> None:
         self._shards = ShardWriter(out, shard_bytes)
-        self._tally = Tally("examples")
-        self._forms: Counter[str] = Counter()
-        self._labels: Counter[str] = Counter()
+        self._tally = ExampleTally()
 
     def write(self, example: Example, split: str = "train") -> None:
         """Appends an example to a split."""
         self._shards.write(split, example.to_row())
-        self._tally.add(split, "\n".join(example.texts()))
-        self._forms[example.form] += 1
-        if example.form == "label" and split == "train":
-            self._labels[example.fields["label"]] += 1
+        self._tally.add(example, split)
 
     def close(self) -> Facts:
-        """Finishes the shards; gives `splits`, `language_hint`, `form` (or `mixed`) and `labels`."""
+        """Finishes the shards and gives what `ExampleTally` counted."""
         self._shards.close()
-        facts = self._tally.facts()
-        facts["form"] = next(iter(self._forms)) if len(self._forms) == 1 else "mixed"
-        if self._labels:
-            facts["labels"] = sorted(self._labels)
-        return facts
+        return self._tally.facts()
 
 
 def read_examples(folder: Path, split: str) -> Iterator[Example]:

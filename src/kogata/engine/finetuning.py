@@ -15,7 +15,7 @@ from kogata.core.errors import RecipeError
 from kogata.core.stage import Bench
 from kogata.core.variants import Choice
 from kogata.engine import finetune_costs as costs
-from kogata.engine.adapters import fingerprint, merge_checked
+from kogata.engine.adapters import MERGE_TOKENS, fingerprint, merge_checked
 from kogata.engine.chat import Turns
 from kogata.engine.chat_template import Choice as TemplateChoice
 from kogata.engine.convert import load_decoder, save_decoder
@@ -41,8 +41,6 @@ HELDOUT_TOKENS = 8192
 WARMUP_SHARE = 0.05
 LIKELY_STEPS = 200
 """Taken for the warm-up of a run that the clock ends."""
-MERGE_TOKENS = 64
-"""Of the text that merged and unmerged model are compared on."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -139,7 +139,7 @@ def load_model(
     Raises:
         DataError, EnvironmentProblem: see `find_model`; the adapter is for another base.
     """
-    from kogata.engine.adapters import base_of, is_adapter, put_on
+    from kogata.engine.adapters import base_of, is_adapter, merge, put_on
 
     if adapter is None and is_adapter(Path(name)):
         name, adapter = base_of(Path(name)), name
@@ -153,7 +153,8 @@ def load_model(
                 expected="llama, qwen2, qwen3, smollm3 or arcee",
                 remedy="merge it with peft and name the merged model",
             )
-        put_on(loaded.decoder, Path(adapter))
+        # Merged, it computes the same with no work beside each layer.
+        merge(put_on(loaded.decoder, Path(adapter)))
     return loaded
 
 

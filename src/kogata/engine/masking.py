@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from tokenizers import AddedToken, Tokenizer, processors
 from torch import Tensor, nn
 
-from kogata.core.errors import RecipeError
+from kogata.core.errors import DataError, RecipeError
 from kogata.engine.encoders import layers_of, quietly
 from kogata.engine.hf_folder import copy_tokenizer, special_id, write_json
 from kogata.engine.sampler import Batch, StepBatch, WindowSampler
@@ -177,13 +177,44 @@ def new_encoder(
     return AutoModelForMaskedLM.from_config(AutoConfig.for_model(family, **sizes), dtype=torch.float32)
 
 
-def given_encoder(folder: Path) -> Any:
-    """Loads an encoder to be trained on; a head that it lacks starts at random, on its embedding."""
+def open_windows(tokens: Path, context: int, label: str) -> TokenStore:
+    """Opens the training tokens.
+
+    Raises:
+        DataError: they fill no window.
+    """
+    store = TokenStore.open(tokens, "train")
+    if store.tokens <= context:
+        raise DataError(
+            "the training tokens fill no window",
+            where=f"stage {label}",
+            found=f"{store.tokens:,} tokens for training",
+            expected=f"more than the context of {context}",
+            remedy="give more text, or a smaller `context`",
+        )
+    return store
+
+
+def given_encoder(folder: Path, specials: Specials) -> Any:
+    """Loads an encoder to be trained on; a head that it lacks starts at random, on its embedding.
+
+    Raises:
+        RecipeError: its tokenizer has no mask token.
+    """
     from transformers import AutoModelForMaskedLM
 
     more: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
     with quietly():
-        return AutoModelForMaskedLM.from_pretrained(folder, local_files_only=True, **more)
+        module = AutoModelForMaskedLM.from_pretrained(folder, local_files_only=True, **more)
+    if specials.vocab_size > module.config.vocab_size:
+        raise RecipeError(
+            "the encoder's tokenizer has no mask token",
+            where="train.mask, slot model",
+            found=str(module.config.model_type),
+            expected="a tokenizer with a mask token",
+            remedy="choose an encoder that was trained by hiding tokens",
+        )
+    return module
 
 
 def build_optimiser(module: Any, kind: str, lr: float, weight_decay: float) -> Optimiser:

@@ -235,6 +235,13 @@ class WindowSampler:
             shard += 1
 
 
+class RowSampler(Sampler, Protocol):
+    """A sampler whose rows are all of one length."""
+
+    context: int
+    """Targets of a row."""
+
+
 class RampSampler:
     """One sampler after another: short windows first and long ones later, as a rule.
 
@@ -248,7 +255,7 @@ class RampSampler:
 
     def __init__(
         self,
-        samplers: Sequence[Sampler],
+        samplers: Sequence[RowSampler],
         shares: Sequence[float],
         columns: Sequence[dict[str, Any]] | None = None,
     ) -> None:
@@ -261,6 +268,11 @@ class RampSampler:
     def epochs(self) -> float:
         """How often the data was seen so far."""
         return sum(sampler.epochs for sampler in self.samplers)
+
+    @property
+    def context(self) -> int:
+        """Targets of a row of the batch taken last."""
+        return self.samplers[self.turn].context
 
     def take(self, rank: int = 0, world: int = 1, progress: float = 0.0) -> StepBatch:
         """Gives the next step's batch from the sampler whose turn it is."""

@@ -164,9 +164,10 @@ class FixedWindows:
 
 
 def read_rows(ids: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
-    """Reads rows of `length` targets, each with the token before: int64 [n, length + 1]; a ring."""
-    rows = np.empty((len(starts), length + 1), dtype=np.int64)
+    """Reads rows of `length` targets, each with the token before: int64 [n, length + 1]; 0 past the end."""
+    rows = np.zeros((len(starts), length + 1), dtype=np.int64)
     for row, start in zip(rows, starts.tolist(), strict=True):
-        row[1:] = ids[start : start + length]
+        piece = ids[start : start + length]
+        row[1 : 1 + len(piece)] = piece
         row[0] = ids[start - 1]  # of the very first token: the last one, an end token
     return rows

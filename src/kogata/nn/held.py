@@ -98,6 +98,11 @@ class HeldLinear(nn.Module):
         self.hold, self.bias = hold, bias
         self.in_features, self.out_features = inputs, outputs
 
+    @property
+    def weight(self) -> Tensor:
+        """The weight [out, in], widened."""
+        return self.hold.wide()
+
     def forward(self, x: Tensor) -> Tensor:
         """Computes x · weightᵀ + bias for x [..., in]."""
         return _Product.apply(x, self.hold, self.bias)

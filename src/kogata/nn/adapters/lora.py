@@ -73,6 +73,11 @@ class LowRank(nn.Module):
             self.base.weight[start:stop] -= change
         self.start = self.a.detach().clone(), self.b.detach().clone()
 
+    @property
+    def weight(self) -> Tensor:
+        """The frozen weight [out, in], for whoever asks for its type and place."""
+        return self.hold.wide()
+
     def parts(self) -> list[tuple[int, int, int, int]]:
         """Lists number, first row in B, first and last row + 1 in the layer, of each piece."""
         found, at = [], 0

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kogata.core.amounts import Cost, Forecast, Seconds, format_seconds
 from kogata.core.artifact import Kind
-from kogata.core.errors import DataError, RecipeError
+from kogata.core.errors import RecipeError
 from kogata.core.receipt import Machine
 from kogata.core.stage import Bench, Facts, Given, Resolved, Share, Slot, Stage, one
 
@@ -254,17 +254,20 @@ class Mask(Stage):
         assert isinstance(self.context, int) and self.lr != "auto"
         tokenizer = start.path if start else tokens.path / "tokenizer"
         end_id, vocab_size = int(tokens.facts["end_id"]), int(tokens.facts["vocab_size"])
+        store = masking.open_windows(tokens.path, self.context, bench.label)
         specials = masking.specials_of(tokenizer, vocab_size, end_id)
+        rows = max(1, self.batch // self.context)
+        sampler = masking.MaskSampler(
+            store.ids,
+            store.offsets,
+            context=self.context,
+            batch=rows,
+            seed=bench.seed,
+            specials=specials,
+            share=self.share,
+        )
         if start is not None:
-            module = masking.given_encoder(start.path)
-            if specials.vocab_size > module.config.vocab_size:
-                raise RecipeError(
-                    "the encoder's tokenizer has no mask token",
-                    where="train.mask, slot model",
-                    found=str(start.facts.get("architecture")),
-                    expected="a tokenizer with a mask token",
-                    remedy="choose an encoder that was trained by hiding tokens",
-                )
+            module = masking.given_encoder(start.path, specials)
         else:
             sizes = self._shape_facts()
             heads = self.model.heads or max(1, sizes["width"] // 64)
@@ -277,25 +280,6 @@ class Mask(Stage):
                 end_id=end_id,
                 seed=bench.seed,
             )
-        store = TokenStore.open(tokens.path, "train")
-        if store.tokens <= self.context:
-            raise DataError(
-                "the training tokens fill no window",
-                where=f"stage {bench.label}",
-                found=f"{store.tokens:,} tokens for training",
-                expected=f"more than the context of {self.context}",
-                remedy="give more text, or a smaller `context`",
-            )
-        rows = max(1, self.batch // self.context)
-        sampler = masking.MaskSampler(
-            store.ids,
-            store.offsets,
-            context=self.context,
-            batch=rows,
-            seed=bench.seed,
-            specials=specials,
-            share=self.share,
-        )
         steps = self._steps(tokens.facts)
         body, _, parameters = self._sizes({"tokens": tokens.facts, "model": start and start.facts})
         if steps is not None:

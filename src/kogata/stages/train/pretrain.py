@@ -13,9 +13,18 @@ from kogata.core.errors import RecipeError
 from kogata.core.receipt import Machine
 from kogata.core.shape import Count, ModelShape
 from kogata.core.stage import Bench, Facts, Given, Resolved, Share, Slot, Stage, one
+from kogata.core.variants import Choice, sentence_of
 
 if TYPE_CHECKING:
     from kogata.nn.spec import ModelSpec
+
+
+class Curriculum(Choice, folder="engine.curriculum"):
+    """What training sees when."""
+
+
+class Sampling(Choice, folder="engine.samplers"):
+    """Which text is sampled, and how much it counts."""
 
 
 class Pretrain(Stage):
@@ -72,6 +81,12 @@ class Pretrain(Stage):
     )
     corpus_start: bool = Field(
         default=True, description="start embedding and head from the corpus's pair counts (untied models)"
+    )
+    curriculum: Literal["auto"] | Curriculum = Field(
+        default="auto", description="what is seen when: how long windows are, or how hard their text"
+    )
+    sampling: Sampling = Field(
+        default_factory=lambda: Sampling.of("proportional"), description="what text, and how much it counts"
     )
     checkpoint_every: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto", description="steps between checkpoints; auto: every half minute"
@@ -145,6 +160,9 @@ class Pretrain(Stage):
         if seconds is None and self._steps(batch, train["tokens"]) is None:
             steps, reason = autosize.length_for(spec, batch, context, train["tokens"], machine)
             changes["steps"], reasons["steps"] = steps, reason
+        if self.curriculum == "auto":
+            changes["curriculum"] = Curriculum.of(getattr(self.sampling.variant, "CURRICULUM", "half_length"))
+            reasons["curriculum"] = sentence_of(changes["curriculum"].variant)
         if self.precision == "auto":
             changes["precision"], reasons["precision"] = "fp32", "this processor has no fast 16-bit products"
         if self.checkpoint_every == "auto":
@@ -199,6 +217,7 @@ class Pretrain(Stage):
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
         """States the model's facts and what its training will take."""
         from kogata.engine import costs
+        from kogata.engine.curriculum import measuring_seconds
 
         tokens = _tokens_facts(facts)
         train = tokens["splits"]["train"]
@@ -219,7 +238,7 @@ class Pretrain(Stage):
         )
         untied = not spec.tied and spec.embed_width is None
         start = self.corpus_start and untied and not facts.get("model")
-        before = costs.STAGE_SECONDS
+        before = costs.STAGE_SECONDS + measuring_seconds(self.curriculum, train["tokens"])
         if start:
             sizes = spec.vocab_size, spec.width, train["tokens"], machine
             rounds = costs.rounds_for(*sizes, self._seconds(share))
@@ -292,6 +311,8 @@ class Pretrain(Stage):
                 spec.vocab_size, spec.width, train["tokens"], bench.machine, self._seconds(bench.share)
             ),
             compile=self.compile,
+            curriculum=None if self.curriculum == "auto" else self.curriculum,
+            sampling=self.sampling,
             checkpoint_steps=None if self.checkpoint_every == "auto" else self.checkpoint_every,
         )
         return pretrain(job, bench)

@@ -8,6 +8,7 @@ from pathlib import Path
 QUICK = {
     "train.pretrain": {"steps": "12", "model.parameters": "300000"},
     "tokenizer.train": {"vocab_size": "1024"},
+    "train.finetune": {"epochs": "null", "steps": "2"},
 }
 """Settings that make the recipes of ours end in seconds."""
 

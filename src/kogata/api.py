@@ -144,6 +144,15 @@ def model_folder(path: Path) -> Path:
     return path
 
 
+def adapter_folder(path: Path) -> Path | None:
+    """Finds the adapter that a run trained on its model; None where there is none, or it was merged."""
+    if (path / "model" / "config.json").exists() or not (path / "receipts.jsonl").exists():
+        return None
+    made = [receipt for receipt in read_receipts(path) if receipt.kind in ("model", "adapter")]
+    last = Path(made[-1].path or "") if made and made[-1].kind == "adapter" else None
+    return last if last is not None and last.exists() else None
+
+
 def generate(
     model: str,
     prompt: str = "",
@@ -159,7 +168,10 @@ def generate(
     from kogata.engine.load import load_model
 
     place = Path(model)
-    loaded = load_model(str(model_folder(place)) if place.is_dir() else model)
+    if place.is_dir():
+        loaded = load_model(model_folder(place), adapter=adapter_folder(place))
+    else:
+        loaded = load_model(model)
     yield from generate_text(
         loaded, prompt, max_tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
     )

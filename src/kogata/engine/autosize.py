@@ -6,10 +6,14 @@ Imports no torch: plans use it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from kogata.core.amounts import format_seconds
 from kogata.core.receipt import Machine
+from kogata.core.shape import ModelShape
 from kogata.engine.costs import step_cost
+from kogata.nn.mixers import read_pattern
+from kogata.nn.sharing import Sharing, read_sharing
 from kogata.nn.spec import ModelSpec
 
 LADDER = (
@@ -49,8 +53,60 @@ def shape_of(family: str, layers: int, width: int, tied: bool = False) -> Shape:
     return Shape(layers=layers, width=width, heads=heads, kv_heads=heads, ffn_width=ffn, tied=tied)
 
 
-def spec_of(family: str, shape: Shape, vocab_size: int, context: int) -> ModelSpec:
-    """Makes the spec of a shape; its context is what the model is meant for, at least 256."""
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """What a shape has beside its sizes: mixers, feed-forward parts, what is shared."""
+
+    pattern: tuple[Any, ...] | None = None
+    ffn: str | dict[str, Any] | None = None
+    sharing: dict[str, int] | None = None
+    embed_width: int | None = None
+
+    @staticmethod
+    def of(asked: ModelShape) -> Extras:
+        """Reads them from the settings."""
+        return Extras(
+            pattern=None if asked.pattern is None else tuple(asked.pattern),
+            ffn=asked.ffn,
+            sharing=asked.sharing,
+            embed_width=asked.embed_width,
+        )
+
+    def fits(self, layers: int) -> bool:
+        """Says whether so many layers can have them."""
+        shared = self._shared()
+        stored, rest = divmod(layers, shared.times * shared.loops)
+        return stored >= max(1, len(self.pattern or ())) and not rest
+
+    def fields(self, layers: int) -> dict[str, Any]:
+        """Gives the spec's fields for so many layers; refuses what cannot be."""
+        found: dict[str, Any] = {}
+        shared = self._shared()
+        stored = max(1, layers // (shared.times * shared.loops))
+        if self.pattern is not None:
+            names, settings = read_pattern(self.pattern, stored)
+            order = range(layers) if layers % (shared.times * shared.loops) else shared.order(layers)
+            found["mixers"] = tuple(names[block % stored] for block in order)
+            found["mixer_settings"] = tuple(settings[block % stored] for block in order)
+        if self.sharing is not None:
+            found["sharing"] = shared.model_dump()
+        if isinstance(self.ffn, dict):
+            ((found["ffn"], found["ffn_settings"]),) = self.ffn.items()
+        elif self.ffn is not None:
+            found["ffn"] = self.ffn
+        if self.embed_width is not None:
+            found["embed_width"] = self.embed_width
+        return found
+
+    def _shared(self) -> Sharing:
+        return read_sharing(self.sharing)
+
+
+NONE = Extras()
+
+
+def spec_of(family: str, shape: Shape, vocab_size: int, context: int, extras: Extras = NONE) -> ModelSpec:
+    """Makes the spec of a shape; its context is what the model is meant for."""
     return ModelSpec.of_family(
         family,
         vocab_size=vocab_size,
@@ -61,6 +117,7 @@ def spec_of(family: str, shape: Shape, vocab_size: int, context: int) -> ModelSp
         ffn_width=shape.ffn_width,
         tied=shape.tied,
         context=context,
+        **extras.fields(shape.layers),
     )
 
 
@@ -70,13 +127,20 @@ def weights_in_products(spec: ModelSpec) -> int:
 
 
 def by_time(
-    family: str, vocab_size: int, tied: bool, context: int, batch: int, seconds: float, machine: Machine
+    family: str,
+    vocab_size: int,
+    tied: bool,
+    context: int,
+    batch: int,
+    seconds: float,
+    machine: Machine,
+    extras: Extras = NONE,
 ) -> tuple[Shape, float]:
     """Chooses the largest shape that sees enough tokens in the time; gives it and the tokens."""
     best: tuple[Shape, float] | None = None
-    for layers, width in LADDER:
+    for layers, width in _ladder(extras):
         shape = shape_of(family, layers, width, tied)
-        spec = spec_of(family, shape, vocab_size, context)
+        spec = spec_of(family, shape, vocab_size, context, extras)
         tokens = seconds / step_cost(spec, machine, batch=batch, context=context, muon=False).seconds * batch
         if best is None or tokens >= TOKENS_PER_WEIGHT * weights_in_products(spec):
             best = shape, tokens
@@ -86,28 +150,43 @@ def by_time(
     return best
 
 
-def by_tokens(family: str, vocab_size: int, tied: bool, context: int, tokens: float) -> Shape:
+def _ladder(extras: Extras) -> list[tuple[int, int]]:
+    """Lists the shapes whose layers the pattern fits; where none does, the smallest one tells why."""
+    return [(layers, width) for layers, width in LADDER if extras.fits(layers)] or [LADDER[0]]
+
+
+def by_tokens(
+    family: str, vocab_size: int, tied: bool, context: int, tokens: float, extras: Extras = NONE
+) -> Shape:
     """Chooses the largest shape that so many tokens can teach."""
-    best = shape_of(family, *LADDER[0], tied)
-    for layers, width in LADDER:
+    ladder = _ladder(extras)
+    best = shape_of(family, *ladder[0], tied)
+    for layers, width in ladder:
         shape = shape_of(family, layers, width, tied)
-        if tokens < TOKENS_PER_WEIGHT * weights_in_products(spec_of(family, shape, vocab_size, context)):
+        spec = spec_of(family, shape, vocab_size, context, extras)
+        if tokens < TOKENS_PER_WEIGHT * weights_in_products(spec):
             break
         best = shape
     return best
 
 
-def by_parameters(family: str, vocab_size: int, tied: bool, context: int, wanted: float) -> Shape:
+def by_parameters(
+    family: str, vocab_size: int, tied: bool, context: int, wanted: float, extras: Extras = NONE
+) -> Shape:
     """Chooses the shape whose count of weights is nearest to the wanted one."""
     widths = range(32, 2049, 32)
     found: list[tuple[float, Shape]] = []
     for width in widths:
         # Depth grows with width as on the ladder: about one layer per 64 of width.
         for layers in {max(1, round(width / 64)), max(2, round(width / 80)), max(2, round(width / 56))}:
+            if not extras.fits(layers):
+                continue
             shape = shape_of(family, layers, width, tied)
-            count = spec_of(family, shape, vocab_size, context).parameters()
+            count = spec_of(family, shape, vocab_size, context, extras).parameters()
             odd = 0.0 if width % HEAD_DIM == 0 else 0.03  # heads of 64 make faster products
             found.append((abs(count / wanted - 1) + odd, shape))
+    if not found:
+        return shape_of(family, *LADDER[0], tied)
     return min(found, key=lambda pair: pair[0])[1]
 
 

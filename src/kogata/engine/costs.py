@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kogata.core.receipt import Machine
+from kogata.nn.ffns import ffn_matrices
 from kogata.nn.spec import ModelSpec
 
 USUAL_FLOPS = 60e9
 """Taken per core where the machine was not measured."""
-BLOCK, HEAD, ATTENTION = 0.906, 0.691, 4.83
-"""Time of the products of blocks, head and attention, per FLOP, over that of large products."""
+BLOCK, HEAD = 0.906, 0.691
+"""Time of the products of blocks and head, per FLOP, over that of large products; of what mixers do beside
+these, their own files say it (`Sizes.slowness`; 4.83 for full attention)."""
 BLOCK_NARROW, HEAD_NARROW = 0.683, 0.596
 """What a width of 64 adds to it; half as much at 128, and so on: norms, gates and softmax are in it.
 These constants: least squares over 14 shapes (widths 64 to 768, 65 to 8,192 ids, 512 to 4,096 tokens a step),
@@ -75,11 +77,10 @@ def step_cost(
     """
     rate = gemm_rate(machine)
     narrow = 64 / spec.width
-    blocks = 6.0 * spec.matrix_parameters() * batch
+    blocks = 3.0 * (spec.product_flops() - 2 * spec.vocab_size * spec.width) * batch
     head = 6.0 * spec.vocab_size * spec.width * batch
-    attention = 6.0 * spec.layers * spec.q_width * context * batch
     products = blocks * (BLOCK + BLOCK_NARROW * narrow) + head * (HEAD + HEAD_NARROW * narrow)
-    products += attention * ATTENTION
+    products += sum(3.0 * one.flops * one.slowness for one in spec.layer_sizes(context)) * batch
     if muon:
         products += MUON * muon_flops(spec, iterations) * processes
     passes = max(1, -(-batch // (micro or batch)))
@@ -87,7 +88,7 @@ def step_cost(
     adam = spec.parameters() - (spec.matrix_parameters() if muon else 0)
     other += adam * ADAM_SECONDS * processes / machine.cores
     if not fused:
-        gated = 3 if spec.ffn == "swiglu" else 2
+        gated = 2 if spec.ffn == "relu2" else 3
         floats = batch * spec.layers * (8 * spec.width + 4 * spec.q_width + gated * 2 * spec.ffn_width)
         other += floats * PLAIN_SECONDS / machine.cores
     seconds = (products / rate + other) * (SHARED if machine.cores > 1 else 1.0)
@@ -97,30 +98,30 @@ def step_cost(
 
 def muon_flops(spec: ModelSpec, iterations: int = 4) -> float:
     """Counts the products of one Muon step over all matrices of the blocks."""
-    shapes = [(spec.width, spec.q_width)] * 2 + [(spec.width, spec.kv_width)] * 2
-    shapes += [(spec.width, spec.ffn_width)] * (3 if spec.ffn == "swiglu" else 2)
     total = 0.0
-    for rows, columns in shapes:
-        low, high = min(rows, columns), max(rows, columns)
-        total += iterations * (4.0 * low * low * high + 2.0 * low**3)
-    return spec.layers * total
+    sizes = spec.layer_sizes()
+    for layer in spec.stored_layers():
+        for rows, columns in (*sizes[layer].matrices, *ffn_matrices(spec)):
+            low, high = min(rows, columns), max(rows, columns)
+            total += iterations * (4.0 * low * low * high + 2.0 * low**3)
+    return total
 
 
 def micro_tokens(spec: ModelSpec, batch: int, context: int, room: int | None) -> int:
     """Chooses the tokens of one forward pass: the whole batch, unless its activations outgrow the room."""
     if room is None:
         return batch
-    per_token = activation_bytes(spec, 1)
+    per_token = activation_bytes(spec, context) / context
     most = max(context, int(room // max(1, per_token)) // context * context)
     return min(batch, most)
 
 
 def activation_bytes(spec: ModelSpec, tokens: int) -> int:
     """Counts what one forward pass keeps for its backward pass, and what both hold for a moment."""
-    gates = 3 if spec.ffn == "swiglu" else 2
-    kept = 5 * spec.width + 2 * spec.q_width + 2 * spec.kv_width + gates * spec.ffn_width
+    gates = 2 if spec.ffn == "relu2" else 3
+    kept = sum(5 * spec.width + one.kept + gates * spec.ffn_width for one in spec.layer_sizes(tokens))
     moment = 4 * spec.width + 2 * gates * spec.ffn_width + 2 * spec.q_width
-    return 4 * tokens * (spec.layers * kept + moment)
+    return 4 * tokens * (kept + moment)
 
 
 def state_bytes(spec: ModelSpec, muon: bool = True) -> int:

@@ -62,7 +62,7 @@ def read_seconds(model: Facts, tokens: float, context: int, machine: Machine) ->
     spec = spec_of(model)
     if spec is None:
         return flops / (0.5 * (machine.gemm_flops or USUAL_FLOPS * machine.cores))
-    gated = 3 if spec.ffn == "swiglu" else 2
+    gated = 2 if spec.ffn == "relu2" else 3
     floats = tokens * spec.layers * (8 * spec.width + 4 * spec.q_width + gated * 2 * spec.ffn_width)
     touched = floats * READ_TOUCH_SECONDS + tokens * spec.vocab_size * READ_LOGIT_SECONDS
     # Memory-bound work gains less from a second core than products do.

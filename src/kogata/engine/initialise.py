@@ -52,7 +52,7 @@ def initialise_from_corpus(
     counts = _count_pairs(shards, vocab, kept)
     embed, head = _factors(counts, width, generator)
     loss = _refine(counts, embed, head, rounds, clock)
-    embed.mul_((embed.square().mean(1, keepdim=True) + 1e-6).rsqrt())
+    embed.mul_((embed.square().mean(1, keepdim=True) + 1e-6).rsqrt()).div_(decoder.spec.embed_scale)
     if kept is None:
         decoder.embed.weight.copy_(embed)
         decoder.head.weight.copy_(head)
@@ -60,7 +60,7 @@ def initialise_from_corpus(
     # What is too rare for statistics starts near the rarest that have them.
     rare = counts.sum(1).argsort()[:256]
     noise = torch.randn(vocab, width, generator=generator)
-    decoder.embed.weight.copy_(embed[rare].mean(0) + 0.3 * noise)
+    decoder.embed.weight.copy_(embed[rare].mean(0) + 0.3 / decoder.spec.embed_scale * noise)
     decoder.head.weight.copy_(head[rare].mean(0).expand(vocab, width))
     decoder.embed.weight[kept] = embed
     decoder.head.weight[kept] = head

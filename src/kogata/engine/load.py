@@ -125,17 +125,37 @@ class Foreign(nn.Module):
         return Cache(DynamicCache(config=self.model.config), capacity or 0)  # type: ignore[arg-type]
 
 
-def load_model(name: str | Path, revision: str | None = None) -> LoadedModel:
+def load_model(
+    name: str | Path, revision: str | None = None, adapter: str | Path | None = None
+) -> LoadedModel:
     """Loads a model in float32.
 
     Args:
-        name: a folder, a run's folder, a .gguf file, `smollm2`, `minilm`, or a hub name.
+        name: a folder, a run's folder, a .gguf file, `smollm2`, `minilm`, a hub name, or the folder of an
+            adapter, which names its base.
         revision: branch, tag or commit on the hub.
+        adapter: the folder of an adapter that was trained on this model.
 
     Raises:
-        DataError, EnvironmentProblem: see `find_model`.
+        DataError, EnvironmentProblem: see `find_model`; the adapter is for another base.
     """
-    return load_source(find_model(str(name), revision))
+    from kogata.engine.adapters import base_of, is_adapter, merge, put_on
+
+    if adapter is None and is_adapter(Path(name)):
+        name, adapter = base_of(Path(name)), name
+    loaded = load_source(find_model(str(name), revision))
+    if adapter is not None:
+        if loaded.spec is None:
+            raise DataError(
+                "an adapter needs a model that our decoder can express",
+                where=str(adapter),
+                found=f"architecture {loaded.source.architecture}",
+                expected="llama, qwen2, qwen3, smollm3 or arcee",
+                remedy="merge it with peft and name the merged model",
+            )
+        # Merged, it computes the same with no work beside each layer.
+        merge(put_on(loaded.decoder, Path(adapter)))
+    return loaded
 
 
 def load_source(source: Source) -> LoadedModel:

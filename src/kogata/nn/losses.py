@@ -31,6 +31,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         weights: Tensor | None,
         scale: float,
         kernels: Kernels | None,
+        losses: Tensor | None,
     ) -> Tensor:
         need_hidden, need_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
         rows, width = hidden.shape
@@ -53,6 +54,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             else:
                 nll = _loss_and_gradient(z, chosen, share, part, weight, wanted)
             total += (nll if share is None else nll * share).sum(dtype=torch.float64)
+            if losses is not None:
+                losses[start : start + step] = nll
             if grad_hidden is not None:
                 torch.mm(z, weight, out=grad_hidden[start : start + step])
             if grad_weight is not None:
@@ -71,7 +74,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         if outer.device.type != "cpu" or float(outer) != 1.0:
             grad_hidden = None if grad_hidden is None else grad_hidden * outer
             grad_weight = None if grad_weight is None else grad_weight * outer
-        return grad_hidden, grad_weight, None, None, None, None
+        return grad_hidden, grad_weight, None, None, None, None, None
 
 
 def _loss_and_gradient(
@@ -102,6 +105,7 @@ def linear_cross_entropy(
     *,
     scale: float = 1.0,
     kernels: Kernels | None = None,
+    losses: Tensor | None = None,
 ) -> Tensor:
     """Computes scale · Σ wᵢ · -log p(targetᵢ) for logits hidden · weightᵀ, without ever holding all logits.
 
@@ -115,11 +119,19 @@ def linear_cross_entropy(
         weights: how much each token counts [...]; None counts each once.
         scale: multiplies the sum: 1 / (tokens that count in the whole optimiser step).
         kernels: compiled, for float32 on a CPU; None uses plain torch.
+        losses: is filled with -log p(targetᵢ) [...], contiguous; zero where a token's weight is zero.
     """
     flat, chosen = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1).contiguous()
     share = None if weights is None else weights.reshape(-1).to(hidden.dtype)
+    seen = None if losses is None else losses.view(-1)
     if share is not None:
         keep = share.nonzero()[:, 0]
         if len(keep) < len(share):
             flat, chosen, share = flat.index_select(0, keep), chosen[keep], share[keep]
-    return _LinearCrossEntropy.apply(flat, weight, chosen, share, float(scale), kernels)
+            part = None if seen is None else seen.new_empty(len(keep))
+            loss = _LinearCrossEntropy.apply(flat, weight, chosen, share, float(scale), kernels, part)
+            if seen is not None and part is not None:
+                seen.zero_()
+                seen[keep] = part
+            return loss
+    return _LinearCrossEntropy.apply(flat, weight, chosen, share, float(scale), kernels, seen)

@@ -116,7 +116,7 @@ def _settings(
             default=default,
             description=" ".join(text.split()),
         )
-        inner = _target(facts, kinds)
+        inner = _with_settings(_target(facts, kinds))
         if inner.get("properties"):
             yield from _settings(inner, kinds, None, f"{prefix}{name}.")
 
@@ -141,11 +141,16 @@ def _target(facts: dict[str, Any], kinds: dict[str, Any]) -> dict[str, Any]:
     return _target(found[0], kinds) if len(found) == 1 else {}
 
 
+def _with_settings(target: dict[str, Any]) -> dict[str, Any]:
+    """Of what is a name or its settings, as a `Choice` is, gives the settings."""
+    return next((part for part in target.get("anyOf", ()) if part.get("properties")), target)
+
+
 def type_text(facts: dict[str, Any], kinds: dict[str, Any]) -> str:
     """Says in plain words what a field of a JSON Schema takes."""
     if "$ref" in facts:
         target = _target(facts, kinds)
-        return type_text(target, kinds) if not target.get("properties") else "settings"
+        return "settings" if target.get("type") == "object" else type_text(target, kinds)
     for word in ("anyOf", "oneOf", "allOf"):
         if word in facts:
             parts = [type_text(part, kinds) for part in facts[word] if part.get("type") != "null"]
@@ -155,6 +160,8 @@ def type_text(facts: dict[str, Any], kinds: dict[str, Any]) -> str:
     if "enum" in facts:
         return " or ".join(map(str, facts["enum"]))
     kind = facts.get("type")
+    if facts.get("properties"):
+        return "settings"
     if kind == "array":
         inner = facts.get("items") or facts.get("prefixItems", [{}])[0]
         return f"list of {type_text(inner, kinds)}"
@@ -193,7 +200,8 @@ def as_recipe(value: Any) -> str:
 def _slot_text(slot: Any) -> str:
     kinds = " or ".join(map(str, slot.kinds))
     many = "several " if slot.many else ""
-    return f"{many}{kinds}{' (optional)' if slot.optional else ''}"
+    how = " (only as `use` says)" if slot.asked else " (optional)" if slot.optional else ""
+    return f"{many}{kinds}{how}"
 
 
 def _makes_text(stage: type[Stage]) -> str:

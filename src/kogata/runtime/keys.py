@@ -169,6 +169,11 @@ def _imports(module: str) -> tuple[str, ...]:
             found += _ours(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             found += _ours([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
+        elif isinstance(node, ast.ClassDef):
+            # A `Choice` names its folder of variants: class Method(Choice, folder="engine.mix").
+            for word in node.keywords:
+                if word.arg == "folder" and isinstance(word.value, ast.Constant):
+                    found += [f"{word.value.value}.{item}" for item in _folder(str(word.value.value))]
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             first = node.args[0] if node.args else None
             named = node.func.attr in ("variant", "variant_names") and isinstance(first, ast.Constant)

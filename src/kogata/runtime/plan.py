@@ -102,7 +102,7 @@ def facts_of(inputs: Inputs, known: Mapping[str, Known]) -> dict[str, Facts | No
         if label is None:
             gathered[slot] = None
         elif isinstance(label, list):
-            gathered[slot] = {"many": [known[item].facts for item in label]}
+            gathered[slot] = {"many": [{"label": item, **known[item].facts} for item in label]}
         else:
             gathered[slot] = known[label].facts
     return gathered
@@ -147,7 +147,7 @@ def _kind_before(step: Step, inputs: Inputs, wiring: Wiring) -> Kind:
         label = inputs[makes.slot]
         assert isinstance(label, str)
         return wiring.made[label]
-    return step.stage.kind({})
+    return step.stage.made_kind({})
 
 
 def walk(
@@ -162,7 +162,7 @@ def walk(
         facts = facts_of(inputs[step.label], known)
         resolved = step.stage.resolve(facts, context.machine, share)
         stage = resolved.stage
-        kind = stage.kind(facts)
+        kind = stage.made_kind(facts)
         forecast = stage.forecast(facts, context.machine, share)
         digests = digests_of(inputs[step.label], known)
         key = context.key(step, stage, digests, share) if digests is not None else None

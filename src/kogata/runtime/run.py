@@ -113,7 +113,7 @@ class Runner:
         except KogataError as error:
             self._note(step, "", "failed", reason=str(error), cost=Cost(seconds=0.0))
             raise
-        kind = resolved.stage.kind(facts)
+        kind = resolved.stage.made_kind(facts)
         if not last:
             self.known[step.label] = Known({**forecast.facts, "kind": str(kind)}, f"key:{key}")
         return PlannedStep(
@@ -270,7 +270,7 @@ class Runner:
             stage = step.stage.resolve(facts, self.context.machine, share).stage
             forecast = stage.forecast(facts, self.context.machine, share)
             rest += (share.seconds if stage.clocked(share) else forecast.cost.seconds) or 0.0
-            known[step.label] = Known({**forecast.facts, "kind": str(stage.kind(facts))}, None)
+            known[step.label] = Known({**forecast.facts, "kind": str(stage.made_kind(facts))}, None)
         return self.deadline - rest - (RESERVE_SECONDS if self.parent is None else 0.0)
 
     def _heard(self, label: str, event: Mapping[str, Any]) -> None:

@@ -52,6 +52,8 @@ class Wiring:
             for label in labels:
                 self._fits(step, name, slot, label)
             return labels if slot.many else labels[0]
+        if slot.asked:
+            return [] if slot.many else None
         candidates = [
             label for label, kind in self.made.items() if kind in slot.kinds and label not in self.replaced
         ]
@@ -100,11 +102,12 @@ class Wiring:
         """Records what a step makes and which input it replaces."""
         self.made[step.label] = kind
         makes = type(step.stage).makes
-        for slot, label in inputs.items():
-            if isinstance(label, str) and self.made[label] == kind:
-                same = isinstance(makes, SameAs) and makes.slot == slot
-                if same or not isinstance(makes, SameAs):
-                    self.replaced.add(label)
+        for slot, labels in inputs.items():
+            for label in labels if isinstance(labels, list) else [labels]:
+                if label is not None and self.made[label] == kind:
+                    same = isinstance(makes, SameAs) and makes.slot == slot
+                    if same or not isinstance(makes, SameAs):
+                        self.replaced.add(label)
 
 
 def _maker(kinds: Sequence[Kind]) -> str | None:
@@ -131,7 +134,11 @@ def fuse(steps: Sequence[Step], inputs: Mapping[str, Inputs]) -> dict[str, str]:
                     takers.setdefault(source, []).append(label)
     fused: dict[str, str] = {}
     for first, second in zip(steps, steps[1:], strict=False):
-        both = type(first.stage).per_document() and type(second.stage).per_document()
+        both = _streams(first, inputs) and _streams(second, inputs)
         if both and takers.get(first.label) == [second.label]:
             fused[first.label] = second.label
     return fused
+
+
+def _streams(step: Step, inputs: Mapping[str, Inputs]) -> bool:
+    return step.stage.streams() and sum(label is not None for label in inputs[step.label].values()) <= 1

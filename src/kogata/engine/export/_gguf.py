@@ -9,7 +9,7 @@ from typing import Any
 
 from kogata.core.errors import DataError
 from kogata.engine.export._common import Scored, Written
-from kogata.nn.spec import ModelSpec
+from kogata.nn.spec import FAMILIES, ModelSpec
 
 # llama.cpp turns neighbouring pairs of a head here, transformers its two halves: rows are reordered.
 _TURNS_NEIGHBOURS = ("llama", "smollm3", "arcee")
@@ -40,6 +40,8 @@ def refuse(facts: dict[str, Any]) -> str | None:
         name = facts.get("architecture") or "this architecture"
         return f"{name}: GGUF files are written for llama, qwen2, qwen3, smollm3 and arcee"
     spec = ModelSpec.from_dict(values)
+    if spec.family not in FAMILIES:
+        return f"the family {spec.family}: GGUF files are written for {', '.join(FAMILIES)}"
     if spec.mixers is not None and any(mixer != "full" for mixer in spec.mixers):
         other = next(mixer for mixer in spec.mixers if mixer != "full")
         return f"{spec.family} with the mixer {other}: llama.cpp knows full attention"

@@ -108,7 +108,7 @@ def text_column(
     Raises:
         DataError: the asked column is not there, or none can be told; lists the columns with a sample.
     """
-    shown = ", ".join(f"{name} ({_shown(name, rows)})" for name in names) or "none"
+    shown = shown_columns(names, rows)
     asked = options.columns.get("text")
     for role, column in options.columns.items():
         if column not in names:
@@ -134,11 +134,17 @@ def text_column(
         where=str(file.path),
         found=f"columns: {shown}",
         expected=f"a column called {', '.join(TEXT_NAMES[:5])} …",
-        remedy=f"add to data.read:  columns: {{text: {_quoted(longest)}}}",
+        remedy=f"add to data.read:  columns: {{text: {quoted(longest)}}}",
     )
 
 
-def _quoted(name: str) -> str:
+def shown_columns(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Lists columns with a sample each."""
+    return ", ".join(f"{name} ({_shown(name, rows)})" for name in names) or "none"
+
+
+def quoted(name: str) -> str:
+    """Writes a name as YAML wants it."""
     plain = name.replace("_", "").replace("-", "").isalnum() and not name[0].isdigit()
     return name if plain else '"' + name.replace('"', '\\"') + '"'
 

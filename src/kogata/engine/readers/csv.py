@@ -17,30 +17,47 @@ SUFFIXES = (".csv", ".tsv", ".tab")
 
 def read(file: InputFile, options: ReadOptions, account: Account) -> Iterator[Document]:
     """Yields one document a row; a row with more or fewer fields than the header is rejected."""
+    yield from rows_to_documents(_read(file, options, account), file, options, account)
+
+
+def rows(
+    file: InputFile, options: ReadOptions, account: Account
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yields rows by the numbers a spreadsheet shows: the header is row 1, a field may hold line breaks."""
+    yield from _read(file, options, account, records=True)
+
+
+def _read(
+    file: InputFile, options: ReadOptions, account: Account, *, records: bool = False
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
     decoder = decoder_of(file, options)
     with decoder.stream:
         lines = (line for _, line, _ in lines_of(decoder.blocks()))
-        yield from rows_to_documents(_rows(file, lines, account), file, options, account)
+        yield from _rows(file, lines, account, records=records)
     account.read_bytes += decoder.read_bytes
 
 
-def _rows(file: InputFile, lines: Iterable[str], account: Account) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _rows(
+    file: InputFile, lines: Iterable[str], account: Account, *, records: bool = False
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
     csv.field_size_limit(LONGEST)
     lines = iter(lines)
     first = next((line for line in lines if line.strip("\ufeff \r\n")), "")
     separator = _separator(first, file)
     rows = csv.reader(_chain(first.lstrip("\ufeff"), lines), delimiter=separator)
     header: list[str] | None = None
+    record = 0
     while True:
+        record += 1
         try:
             row = next(rows)
         except StopIteration:
             return
         except csv.Error as error:
-            account.reject(
-                "bad CSV row", Document(f"{file.name}:{rows.line_num}", "", source=file.name), str(error)
-            )
+            place = record if records else rows.line_num
+            account.reject("bad CSV row", Document(f"{file.name}:{place}", "", source=file.name), str(error))
             continue
+        number = record if records else rows.line_num
         if not row:
             continue
         if header is None:
@@ -50,11 +67,11 @@ def _rows(file: InputFile, lines: Iterable[str], account: Account) -> Iterator[t
             text = separator.join(row)
             account.reject(
                 "wrong number of fields",
-                Document(f"{file.name}:{rows.line_num}", text[:200], source=file.name),
+                Document(f"{file.name}:{number}", text[:200], source=file.name),
                 f"{len(row)} fields, the header has {len(header)}",
             )
             continue
-        yield rows.line_num, dict(zip(header, row, strict=True))
+        yield number, dict(zip(header, row, strict=True))
 
 
 def _chain(first: str, lines: Iterator[str]) -> Iterator[str]:

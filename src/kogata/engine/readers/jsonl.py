@@ -27,9 +27,16 @@ LARGEST_LIST = 2**28
 
 def read(file: InputFile, options: ReadOptions, account: Account) -> Iterator[Document]:
     """Yields one document an object; what is no object with a text is rejected with its line."""
+    yield from rows_to_documents(rows(file, options, account), file, options, account)
+
+
+def rows(
+    file: InputFile, options: ReadOptions, account: Account
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yields the numbered objects of a file; what is none is rejected with its line."""
     decoder = decoder_of(file, options)
     with decoder.stream:
-        yield from rows_to_documents(_rows(file, decoder.blocks(), account), file, options, account)
+        yield from _rows(file, decoder.blocks(), account)
     account.read_bytes += decoder.read_bytes
 
 
@@ -45,7 +52,12 @@ def _rows(
         if not line:
             continue
         if number == 1 and line.startswith("["):
-            yield from enumerate(_list(file, line, (text for _, text, _ in lines)), 1)
+            for place, item in enumerate(_list(file, line, (text for _, text, _ in lines)), 1):
+                if isinstance(item, dict):
+                    yield place, item
+                else:
+                    about = Document(f"{file.name}:{place}", str(item)[:200], source=file.name)
+                    account.reject("no JSON object", about)
             return
         try:
             row = json.loads(line)
@@ -60,7 +72,7 @@ def _rows(
         yield number, row
 
 
-def _list(file: InputFile, first: str, more: Iterable[str]) -> list[Mapping[str, Any]]:
+def _list(file: InputFile, first: str, more: Iterable[str]) -> list[Any]:
     parts, held = [first, "\n"], 0
     for line in more:
         parts.append(line)
@@ -73,12 +85,11 @@ def _list(file: InputFile, first: str, more: Iterable[str]) -> list[Mapping[str,
                 expected="JSON lines: one object a line, no brackets around",
             ).because("too long a list")
     try:
-        rows = json.loads("".join(parts))
+        return json.loads("".join(parts))
     except (ValueError, RecursionError) as error:
         raise Unreadable(
             "not JSON", where=str(file.path), found=str(error), expected="JSON lines, or one list of objects"
         ).because("not JSON") from None
-    return [row for row in rows if isinstance(row, dict)]
 
 
 def rows_to_documents(
@@ -137,8 +148,8 @@ def sample(file: InputFile, options: ReadOptions, look: int = LOOK) -> Sample:
     whole = lines[:-1] if len(lines) > 1 else lines
     used = sum(len(line.encode("utf-8", "surrogatepass")) + 1 for line in whole)
     account = Account()
-    rows = _rows(file, iter([line + "\n" for line in whole]), account)
-    texts = [document.text for document in rows_to_documents(rows, file, options, account)]
+    found = _rows(file, iter([line + "\n" for line in whole]), account)
+    texts = [document.text for document in rows_to_documents(found, file, options, account)]
     joined = "\n".join(texts)
     # The sample is of UTF-8 bytes; in another encoding the file's own bytes are more or fewer.
     scale = len(text.encode("utf-8", "surrogatepass")) / max(1, read_bytes)

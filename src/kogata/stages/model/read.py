@@ -144,9 +144,13 @@ def _facts(source: Source, folder: Path | None) -> Facts:
         "context": source.context,
         "tokenizer_digest": None,
         "end_id": end_id_of(source, folder),
+        "source": None if Path(source.name).is_absolute() else source.name,
         "revision": source.revision,
         "training": {},
     }
+    if source.role == "encoder":
+        names = {"width": "hidden_size", "layers": "num_hidden_layers", "ffn_width": "intermediate_size"}
+        facts["encoder"] = {name: source.config.get(field) for name, field in names.items()}
     if folder is not None and (folder / "tokenizer.json").is_file():
         from kogata.engine.tokens import tokenizer_digest
 

@@ -2,70 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from kogata.core.amounts import Cost, Forecast, Seconds, format_count, format_seconds
 from kogata.core.artifact import Kind
 from kogata.core.errors import RecipeError
 from kogata.core.receipt import Machine
+from kogata.core.shape import Count, ModelShape
 from kogata.core.stage import Bench, Facts, Given, Resolved, Share, Slot, Stage, one
+from kogata.core.variants import Choice, sentence_of
 
 if TYPE_CHECKING:
     from kogata.nn.spec import ModelSpec
 
-_COUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kMGB]?)")
-_FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "B": 10**9}
+
+class Curriculum(Choice, folder="engine.curriculum"):
+    """What training sees when."""
 
 
-def _count(value: Any) -> Any:
-    """Reads `20M` and `1.5k` as counts."""
-    if isinstance(value, str) and value != "auto":
-        found = _COUNT.fullmatch(value.strip())
-        if not found:
-            raise ValueError(f"found {value!r}; a count looks like 20M, 500k or 1500000")
-        return round(float(found[1]) * _FACTORS[found[2]])
-    return value
-
-
-Count = Annotated[int, BeforeValidator(_count), Field(gt=0)]
-
-
-class ModelShape(BaseModel):
-    """The shape of the model: a size, or its parts."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    family: Literal["qwen3", "llama", "qwen2", "smollm3", "arcee"] = Field(
-        default="qwen3",
-        description="the graph, which transformers and llama.cpp know by this name (arcee: ungated ReLU²)",
-    )
-    parameters: Literal["auto"] | Count = Field(
-        default="auto", description="how many weights, for example 5M; auto fits time, data and vocabulary"
-    )
-    layers: int | None = Field(default=None, ge=1, description="blocks; with `width` instead of `parameters`")
-    width: int | None = Field(default=None, ge=8, description="size of the residual stream")
-    heads: int | None = Field(
-        default=None, ge=1, description="query heads; by default one for each 64 of width"
-    )
-    kv_heads: int | None = Field(default=None, ge=1, description="key and value heads; by default as many")
-    ffn_width: int | None = Field(default=None, ge=8, description="inner size of the feed-forward part")
-    tied: bool | None = Field(
-        default=None,
-        description="one table for embedding and head: a smaller file, but no start from the corpus's pairs",
-    )
-
-    @model_validator(mode="after")
-    def _whole(self) -> ModelShape:
-        if (self.layers is None) != (self.width is None):
-            raise ValueError("`layers` and `width` go together")
-        parts = ("heads", "kv_heads", "ffn_width")
-        if self.layers is None and any(getattr(self, name) is not None for name in parts):
-            raise ValueError("`heads`, `kv_heads` and `ffn_width` need `layers` and `width`")
-        return self
+class Sampling(Choice, folder="engine.samplers"):
+    """Which text is sampled, and how much it counts."""
 
 
 class Pretrain(Stage):
@@ -122,6 +81,12 @@ class Pretrain(Stage):
     )
     corpus_start: bool = Field(
         default=True, description="start embedding and head from the corpus's pair counts (untied models)"
+    )
+    curriculum: Literal["auto"] | Curriculum = Field(
+        default="auto", description="what is seen when: how long windows are, or how hard their text"
+    )
+    sampling: Sampling = Field(
+        default_factory=lambda: Sampling.of("proportional"), description="what text, and how much it counts"
     )
     checkpoint_every: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto", description="steps between checkpoints; auto: every half minute"
@@ -188,14 +153,18 @@ class Pretrain(Stage):
             shape, reason = self._shape(
                 tokens["vocab_size"], train["tokens"], context, batch, seconds, machine
             )
-            spec = autosize.spec_of(self.model.family, shape, tokens["vocab_size"], context)
+            extras = autosize.Extras.of(self.model)
+            spec = autosize.spec_of(self.model.family, shape, tokens["vocab_size"], context, extras)
             sizes = {name: getattr(shape, name) for name in shape.__dataclass_fields__}
-            changes["model"] = ModelShape(family=self.model.family, **sizes)
+            changes["model"] = self.model.model_copy(update={**sizes, "parameters": "auto"})
             if reason:
                 reasons["model.parameters"] = f"{reason}: {format_count(spec.parameters())} weights"
         if seconds is None and self._steps(batch, train["tokens"]) is None:
             steps, reason = autosize.length_for(spec, batch, context, train["tokens"], machine)
             changes["steps"], reasons["steps"] = steps, reason
+        if self.curriculum == "auto":
+            changes["curriculum"] = Curriculum.of(getattr(self.sampling.variant, "CURRICULUM", "half_length"))
+            reasons["curriculum"] = sentence_of(changes["curriculum"].variant)
         if self.precision == "auto":
             changes["precision"], reasons["precision"] = "fp32", "this processor has no fast 16-bit products"
         if self.checkpoint_every == "auto":
@@ -218,7 +187,7 @@ class Pretrain(Stage):
         from kogata.engine import autosize
 
         asked = self.model
-        family, tied = asked.family, bool(asked.tied)
+        family, tied, extras = asked.family, bool(asked.tied), autosize.Extras.of(asked)
         if asked.layers is not None and asked.width is not None:
             shape = autosize.shape_of(family, asked.layers, asked.width, tied)
             heads = asked.heads or shape.heads
@@ -231,14 +200,16 @@ class Pretrain(Stage):
                 tied=tied,
             ), ""
         if asked.parameters != "auto":
-            return autosize.by_parameters(family, vocab_size, tied, context, asked.parameters), "as asked"
+            shape = autosize.by_parameters(family, vocab_size, tied, context, asked.parameters, extras)
+            return shape, "as asked"
         if seconds is not None or self._steps(batch, train_tokens) is None:
             budget = autosize.DEFAULT_SECONDS if seconds is None else seconds
-            shape, seen = autosize.by_time(family, vocab_size, tied, context, batch, budget, machine)
+            sizes = family, vocab_size, tied, context
+            shape, seen = autosize.by_time(*sizes, batch, budget, machine, extras)
             reason = f"sees about {format_count(seen)} tokens in {format_seconds(budget)}"
         else:
             seen = (self._steps(batch, train_tokens) or 1) * batch
-            shape = autosize.by_tokens(family, vocab_size, tied, context, seen)
+            shape = autosize.by_tokens(family, vocab_size, tied, context, seen, extras)
             reason = f"sees {format_count(seen)} tokens"
         return (
             shape,
@@ -248,6 +219,7 @@ class Pretrain(Stage):
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
         """States the model's facts and what its training will take."""
         from kogata.engine import costs
+        from kogata.engine.curriculum import measuring_seconds
 
         tokens = _tokens_facts(facts)
         train = tokens["splits"]["train"]
@@ -266,8 +238,9 @@ class Pretrain(Stage):
             fused=fused,
             processes=share.processes,
         )
-        start = self.corpus_start and not spec.tied and not (facts.get("model"))
-        before = costs.STAGE_SECONDS
+        untied = not spec.tied and spec.embed_width is None
+        start = self.corpus_start and untied and not facts.get("model")
+        before = costs.STAGE_SECONDS + measuring_seconds(self.curriculum, train["tokens"])
         if start:
             sizes = spec.vocab_size, spec.width, train["tokens"], machine
             rounds = costs.rounds_for(*sizes, self._seconds(share))
@@ -308,7 +281,8 @@ class Pretrain(Stage):
             return given
         shape, _ = self._shape(_tokens_facts(facts)["vocab_size"], 0, 256, 1, 1.0, Machine())
         assert isinstance(self.context, int)
-        return autosize.spec_of(self.model.family, shape, _tokens_facts(facts)["vocab_size"], self.context)
+        vocab_size, extras = _tokens_facts(facts)["vocab_size"], autosize.Extras.of(self.model)
+        return autosize.spec_of(self.model.family, shape, vocab_size, self.context, extras)
 
     def run(self, given: Given, bench: Bench) -> Facts:
         """Trains and writes a Hugging Face folder with its metrics."""
@@ -339,6 +313,8 @@ class Pretrain(Stage):
                 spec.vocab_size, spec.width, train["tokens"], bench.machine, self._seconds(bench.share)
             ),
             compile=self.compile,
+            curriculum=None if self.curriculum == "auto" else self.curriculum,
+            sampling=self.sampling,
             checkpoint_steps=None if self.checkpoint_every == "auto" else self.checkpoint_every,
         )
         return pretrain(job, bench)

@@ -1,0 +1,148 @@
+"""What checks look at and what they say."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from kogata.core.registry import registry
+from kogata.engine.chat import Rendered, Renderer, Unfit
+from kogata.engine.example_reading import Gathered
+from kogata.engine.example_rows import RowProblem
+from kogata.engine.examples import Example
+
+FOLDER = "engine.check"
+SHOWN = 20
+"""Rows that a finding lists."""
+
+Level = Literal["problem", "warning", "note"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing a check found.
+
+    Attributes:
+        check: the check's name.
+        name: names the finding, for JSON and facts.
+        level: `problem` (rows are lost or harm), `warning` (look at them) or `note`.
+        what: one sentence with numbers.
+        remedy: what to do about it.
+        count: rows concerned.
+        rows: the first of them: source, and what was found.
+        numbers: what a screen or a program may want besides.
+    """
+
+    check: str
+    name: str
+    level: Level
+    what: str
+    remedy: str = ""
+    count: int = 0
+    rows: Sequence[dict[str, Any]] = ()
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Gives plain values for JSON."""
+        return {**vars(self), "rows": list(self.rows)}
+
+
+@dataclass(kw_only=True)
+class Examined:
+    """Examples under examination.
+
+    Attributes:
+        examples: (split, example) in order.
+        problems: rows that could not be read.
+        rows: rows looked at, those with problems included.
+        renderer: turns examples into tokens; None without a model.
+        context: the longest row in tokens that the model takes.
+    """
+
+    examples: list[tuple[str, Example]]
+    problems: list[RowProblem] = field(default_factory=list)
+    rows: int = 0
+    renderer: Renderer | None = None
+    context: int | None = None
+
+    @staticmethod
+    def of(found: Gathered, renderer: Renderer | None = None, context: int | None = None) -> Examined:
+        """Examines what was read."""
+        return Examined(
+            examples=list(found.examples),
+            problems=found.problems,
+            rows=found.rows,
+            renderer=renderer,
+            context=context,
+        )
+
+    @property
+    def label_form(self) -> bool:
+        """Whether the rows are texts with labels."""
+        return bool(self.examples) and all(example.form == "label" for _, example in self.examples)
+
+    @cached_property
+    def rendered(self) -> list[tuple[Example, list[Rendered] | Unfit]]:
+        """Renders every row, without a limit of length; what cannot be rendered gives its fault."""
+        assert self.renderer is not None
+        found: list[tuple[Example, list[Rendered] | Unfit]] = []
+        for _, example in self.examples:
+            try:
+                found.append((example, self.renderer.rows(example)))
+            except Unfit as fault:
+                found.append((example, fault))
+        return found
+
+    @cached_property
+    def normal(self) -> list[tuple[str, str]]:
+        """Gives question and answer of every row, without case, width and white space."""
+        return [(normal(example.question()), normal(example.answer())) for _, example in self.examples]
+
+
+def check_names() -> list[str]:
+    """Lists the checks."""
+    return registry.variant_names(FOLDER)
+
+
+def run_checks(examined: Examined, *, cheap: bool = False) -> list[Finding]:
+    """Runs the checks that the rows, and the model if there is one, allow; problems first.
+
+    Args:
+        examined: what to look at.
+        cheap: only those that guard every run.
+    """
+    found: list[Finding] = []
+    for name in check_names():
+        check = registry.variant(FOLDER, name)
+        if (cheap and not check.CHEAP) or (check.NEEDS_MODEL and examined.renderer is None):
+            continue
+        found += check.check(examined)
+    order = ("problem", "warning", "note")
+    return sorted(found, key=lambda finding: order.index(finding.level))
+
+
+def normal(text: str) -> str:
+    """Writes a text without differences of width, case and white space."""
+    return " ".join(unicodedata.normalize("NFKC", text).lower().split())
+
+
+def shown(examples: Iterable[Example], **more: Any) -> list[dict[str, Any]]:
+    """Lists the first rows."""
+    return [
+        {"source": example.source, "found": clip(example.answer()), **more}
+        for _, example in zip(range(SHOWN), examples, strict=False)
+    ]
+
+
+def clip(text: str, most: int = 80) -> str:
+    """Gives the beginning of a text on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def percent(part: float, whole: float) -> str:
+    """Writes a share."""
+    return f"{100 * part / max(1, whole):.1f} %"

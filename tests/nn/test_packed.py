@@ -1,0 +1,129 @@
+"""Packed documents equal documents one by one, loss and gradients, with kernels and without."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from kogata.engine.finetune import full, lora
+from kogata.engine.objectives import TrainedTokens
+from kogata.engine.rows import Rows
+from kogata.nn.decoder import Decoder
+from kogata.nn.kernels import Kernels
+from kogata.nn.packed import PackedHidden
+from kogata.nn.spec import ModelSpec
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Kernels:
+    torch.set_num_threads(1)
+    built = Kernels.build()
+    if built is None:
+        pytest.skip("no C compiler")
+    return built
+
+
+def decoder(family: str, **more: Any) -> Decoder:
+    sizes = {"vocab_size": 61, "layers": 3, "width": 32, "heads": 4, "kv_heads": 2, "ffn_width": 48}
+    made = Decoder(ModelSpec.of_family(family, **{**sizes, "context": 32, "tied": True, **more}), seed=3)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight.add_(torch.randn(weight.shape, generator=generator) * 0.15)
+    return made
+
+
+def rows(seed: int = 0) -> Rows:
+    generator = torch.Generator().manual_seed(seed)
+    rendered = []
+    for length in (9, 5, 14, 7):
+        ids = torch.randint(1, 61, (length,), generator=generator).tolist()
+        weights = [0.0] * 3 + [1.0] * (length - 4) + [0.5]
+        rendered.append((ids, weights))
+    return Rows(rendered)
+
+
+FAMILIES = [
+    ("llama", {}),
+    ("qwen3", {}),
+    ("qwen2", {"tied": False}),
+    ("arcee", {}),
+    ("smollm3", {"rope_layers": (True, False, True)}),
+]
+
+
+def gradients(made: Decoder, tuning: Any, hidden: PackedHidden, parts: list[list[int]]) -> Any:
+    data = rows()
+    objective = TrainedTokens(hidden, tuning.first)
+    total = 0.0
+    for _, weight in tuning.named():
+        weight.grad = None
+    for part in parts:
+        loss = objective(data.pack(part), 0.1)
+        loss.backward()
+        total += float(loss.detach())
+    return total, [weight.grad.clone() for _, weight in tuning.named()]
+
+
+@pytest.mark.parametrize(("family", "more"), FAMILIES)
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_packed_equals_one_by_one(family: str, more: dict[str, Any], method: str, kernels: Kernels) -> None:
+    made = decoder(family, **more)
+    if method == "full":
+        tuning = full.apply(made, full.Settings(), 0)
+    else:
+        tuning = lora.apply(made, lora.Settings(rank=4), 0)
+        with torch.no_grad():
+            for _, weight in tuning.named():
+                weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(5)) * 0.05)
+    loss, found = gradients(made, tuning, PackedHidden(made, kernels), [[0, 1, 2, 3]])
+    plain, wanted = gradients(made, tuning, PackedHidden(made, None), [[0], [1], [2], [3]])
+    assert loss == pytest.approx(plain, rel=1e-5)
+    for (name, _), one, two in zip(tuning.named(), found, wanted, strict=True):
+        assert float((one - two).abs().max()) <= 2e-5 * max(1.0, float(two.abs().max())), name
+
+
+def test_the_loss_is_the_decoder_s_own(kernels: Kernels) -> None:
+    made, data = decoder("llama").requires_grad_(False), rows()
+    loss = 0.0
+    for row in range(len(data)):
+        batch = data.pack([row])
+        logits = made(batch.inputs)[0]
+        each = torch.nn.functional.cross_entropy(logits, batch.targets[0], reduction="none")
+        assert batch.weights is not None
+        loss += float((each * batch.weights[0]).sum())
+    packed = TrainedTokens(PackedHidden(made, kernels))(data.pack([0, 1, 2, 3]), 1.0)
+    assert float(packed) == pytest.approx(loss, rel=1e-5)
+
+
+def test_frozen_weights_get_no_gradient(kernels: Kernels) -> None:
+    made = decoder("llama")
+    tuning = lora.apply(made, lora.Settings(rank=2, top=1), 0)
+    assert tuning.first == 2
+    gradients(made, tuning, PackedHidden(made, kernels), [[0, 1]])
+    trained = {id(weight) for _, weight in tuning.named()}
+    for name, weight in made.named_parameters():
+        assert (weight.grad is not None) == (id(weight) in trained), name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "more", [{"dora": True}, {"init": "pissa"}, {"rslora": True}, {"layers": ["v_proj"]}]
+)
+def test_variants_merge_to_what_they_compute(more: dict[str, Any]) -> None:
+    from kogata.engine.adapters import merge_checked
+
+    made = decoder("qwen2")
+    ids = torch.arange(1, 13)[None]
+    before = made(ids)
+    tuning = lora.apply(made, lora.Settings(rank=4, **more), 0)
+    assert float((made(ids) - before).abs().max()) < 1e-4, "an untrained adapter changes nothing"
+    with torch.no_grad():
+        for _, weight in tuning.named():
+            weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(5)) * 0.1)
+    changed = made(ids)
+    assert float((changed - before).abs().max()) > 1e-2
+    assert merge_checked(made, ids) < 1e-4
+    assert float((made(ids) - changed).abs().max()) < 1e-3

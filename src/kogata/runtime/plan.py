@@ -164,6 +164,7 @@ def walk(
         stage = resolved.stage
         kind = stage.made_kind(facts)
         forecast = stage.forecast(facts, context.machine, share)
+        forecast = forecast.fused() if step.label in fused else forecast
         digests = digests_of(inputs[step.label], known)
         key = context.key(step, stage, digests, share) if digests is not None else None
         found: Found | None = None

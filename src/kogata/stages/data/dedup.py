@@ -93,14 +93,18 @@ class Dedup(Stage):
 
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
         """Plans with no copies found."""
+        from kogata.engine.costs import seal_seconds
+
         corpus, earlier = facts["corpus"], facts.get("earlier")
         assert corpus is not None
         size, documents = _total(corpus)
         made = {key: corpus[key] for key in ("splits", "language_hint") if key in corpus}
         if self.streams() and earlier is None:
-            seconds = 0.05 + size / BYTES_PER_SECOND
-            peak, disk = 75 * 2**20 + BYTES_PER_DOCUMENT * documents, 0
+            sealing = seal_seconds(size)
+            seconds = 0.05 + size / BYTES_PER_SECOND + sealing
+            peak, disk = 75 * 2**20 + BYTES_PER_DOCUMENT * documents, round(SIZE_ON_DISK * size)
         else:
+            sealing = 0.0
             before, more = _total(earlier) if earlier is not None else (0, 0)
             noted, names = size + before, [method.name for method in self.methods]
             takers = {"exact" if name == "heldout" else name for name in names}
@@ -122,6 +126,7 @@ class Dedup(Stage):
                 size_bytes=round(SIZE_ON_DISK * size),
             ),
             disk_bytes=disk,
+            seal_seconds=sealing,
         )
 
     def each(self, documents: Iterable[Document], account: Account) -> Iterator[Document]:

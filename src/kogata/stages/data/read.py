@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 # CPU time on one core of a 2-core EPYC (Zen 3), over 30 MB of novels, 15 MB of manuals in JSON lines and
 # 12 MB of Japanese stories.
 READ_BYTES_PER_SECOND = 130e6
-SEAL_BYTES_PER_SECOND = 60e6
-"""Writing the corpus, which the last of fused neighbours does; counted here."""
 UNPACK_BYTES_PER_SECOND = 200e6
 SECONDS_PER_FILE = 1e-3
 """Opening a file and telling its encoding."""
@@ -207,6 +205,10 @@ class Read(Stage):
                 splits["train"] = found.part(1 - sum(apart.values()))
             else:
                 splits[name] = found.part(1.0)
+        from kogata.engine.costs import seal_seconds
+
+        sealing = seal_seconds(size)
+        seconds += sealing
         named = not shares.by_content
         order = [name for name in ("train", "heldout", "test") if name in splits]
         return Forecast(
@@ -219,6 +221,7 @@ class Read(Stage):
                 size_bytes=round(SIZE_ON_DISK * size),
             ),
             disk_bytes=round(SIZE_ON_DISK * size),
+            seal_seconds=sealing,
         )
 
     def _forecast_examples(self, machine: Machine) -> Forecast:
@@ -379,7 +382,7 @@ def _nothing(account: Account, what: str, paths: str | list[str]) -> DataError:
 
 
 def _seconds(found: Survey, machine: Machine) -> float:
-    seconds = found.bytes / READ_BYTES_PER_SECOND + found.bytes / SEAL_BYTES_PER_SECOND
+    seconds = found.bytes / READ_BYTES_PER_SECOND
     if found.raw_bytes > found.disk_bytes:
         seconds += found.raw_bytes / UNPACK_BYTES_PER_SECOND
     return 0.05 + found.files * SECONDS_PER_FILE + seconds

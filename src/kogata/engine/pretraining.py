@@ -53,6 +53,8 @@ class Length:
     steps: int | None = None
     limit: float | None = None
     """Seconds, where the stage has a time of its own."""
+    began: float | None = None
+    """When that time began, by the bench's clock; None: with the training."""
     warmup: int | None = 10
     decay: float = 0.6
 
@@ -125,7 +127,7 @@ def prepare_torch(bench: Bench) -> None:
 
 
 def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
-    began = bench.clock.now()
+    began = bench.clock.now() if job.length.began is None else job.length.began
     store = TokenStore.open(job.tokens, "train")
     sampler = _sampler(job, bench, store)
     fresh = load_checkpoint(bench.checkpoints) is None

@@ -286,6 +286,7 @@ class Pretrain(Stage):
 
     def run(self, given: Given, bench: Bench) -> Facts:
         """Trains and writes a Hugging Face folder with its metrics."""
+        began = bench.clock.now()  # Importing torch is a part of the stage's time.
         from kogata.engine import costs
         from kogata.engine.pretraining import Length, Pretraining, pretrain
 
@@ -300,7 +301,9 @@ class Pretrain(Stage):
             tokens=tokens.path,
             facts=tokens.facts,
             spec=spec,
-            length=Length(steps=steps, limit=self.time, warmup=self.warmup, decay=self.decay),
+            length=Length(
+                steps=steps, limit=self.time, began=began, warmup=self.warmup, decay=self.decay
+            ),
             model=start.path if start else None,
             optimizer=self.optimizer,
             lr=self.lr,

@@ -53,7 +53,7 @@ def loss_of(row: np.ndarray, step: int) -> float:
 
 
 def walk(
-    samplers: list[Sampler], steps: int, total: int, first: int = 0
+    samplers: list[Sampler], steps: int, total: int, first: int = 0, *, most: int = 48
 ) -> tuple[list[np.ndarray], list[dict[str, Any]]]:
     """Takes steps as several processes; gives each step's rows, weights behind the ids, and what it tells."""
     found: list[np.ndarray] = []
@@ -73,7 +73,7 @@ def walk(
                     import torch
 
                     weights = weights * part.weigh(torch.tensor(losses)).numpy()[:, None]
-                assert len(pieces) * part.targets.shape[1] <= 48 or len(pieces) == 1
+                assert len(pieces) * part.targets.shape[1] <= most or len(pieces) == 1
                 rows.append(np.concatenate([pieces, weights], 1))
                 if batch.rows:
                     assert part.losses is not None and part.losses.shape == part.targets.shape

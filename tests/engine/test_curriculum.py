@@ -166,7 +166,7 @@ def grades(supply: Supply) -> np.ndarray:
 
 
 def _difficulty(by: Any) -> Any:
-    from kogata.engine.curriculum.easy_first import Difficulty
+    from kogata.engine.curriculum._difficulty import Difficulty
 
     return Difficulty.model_validate(by)
 
@@ -277,3 +277,44 @@ def test_one_document_and_few_windows() -> None:
         supply = make_supply([40], context=16, batch=64)
         found, _ = walk([make(supply, curriculum)], 6, 6)
         assert len(found) == 6 and all(math.isfinite(rows.sum()) for rows in found)
+
+
+def test_windows_are_halved_early_and_every_window_is_seen_once_an_epoch() -> None:
+    """Two rows of half the length are the window itself: over an epoch each token is a target once."""
+    supply = make_supply(context=128, batch=256, micro=256)
+    windows = FixedWindows(supply, 128)
+    steps = len(windows) // 2
+    sampler = make(supply, {"easy_first": {**COLUMN, "until": 0.8}})
+    found, _ = walk([sampler], steps, steps, most=256)
+    shapes = [rows.shape for rows in found]
+    assert shapes[0] == (4, 129) and shapes[-1] == (2, 257) and len({shape[1] for shape in shapes}) == 2
+    rows = {tuple(row) for row in windows.read(np.arange(len(windows)))}
+    seen: list[tuple[int, ...]] = []
+    for step in found:
+        width = step.shape[1] // 2
+        ids = step[:, : width + 1].astype(int)
+        whole = ids if width == 128 else np.concatenate([ids[::2], ids[1::2, 1:]], 1)
+        assert width == 128 or (ids[::2, -1] == ids[1::2, 0]).all()
+        seen += [tuple(row) for row in whole]
+    assert len(set(seen)) == len(seen) == 2 * steps and set(seen) <= rows
+    parts, _ = walk([make(supply, {"easy_first": {**COLUMN, "until": 0.8}}) for _ in range(3)], 5, steps, most=256)
+    assert same(parts, found[:5])
+
+
+def test_a_finished_run_that_is_resumed_tells_the_same() -> None:
+    first = make(make_supply(), {"warmup_only": COLUMN})
+    walk([first], 9, 20)
+    again = make(make_supply(), {"warmup_only": COLUMN})
+    again.load(json.loads(json.dumps(first.state())))
+    assert again.record() == first.record() and first.record()["seen_share"] > 0  # type: ignore[attr-defined]
+
+
+def test_memory_and_time_of_measuring_are_forecast() -> None:
+    from kogata.engine.curriculum import measuring_bytes, measuring_seconds
+    from kogata.engine.sampling import Curriculum
+
+    plain, ordered = Curriculum.of("half_length"), Curriculum.of("easy_first", by="ngram_perplexity")
+    cheap = Curriculum.of("easy_first", by="rarity")
+    assert measuring_bytes(plain, 1e6, 256) == measuring_seconds(plain, 1e6) == 0 == measuring_bytes("auto", 1, 8)
+    assert measuring_bytes(ordered, 1e6, 256) > measuring_bytes(cheap, 1e6, 256) > 0
+    assert measuring_seconds(ordered, 1e7) > measuring_seconds(ordered, 1e6) > 0

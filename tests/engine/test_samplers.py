@@ -156,3 +156,20 @@ def test_weights_for_unknown_sources_and_sources_without_a_window() -> None:
 def test_sources_of_one_document_are_sampled() -> None:
     found, rows = walk([make(make_supply([300, 200, 100]), "half_length", "bandit")], 30, 30)
     assert len(found) == 30 and set(rows[-1]["mixture"]) == set(NAMES)
+
+
+def test_what_infobatch_leaves_out_is_made_up_for_window_by_window() -> None:
+    """Over many epochs every window counts once an epoch: those of low loss by chance, the others always."""
+    supply = make_supply([160] * 40)
+    sampler: Any = make(supply, "full_length", {"infobatch": {"prune": 0.4}})
+    count = len(sampler.windows)
+    sampler.losses = np.linspace(0, 1, count, dtype=np.float32)
+    sampler.losses[::7] = np.nan  # not seen yet: never left out
+    total, epochs = np.zeros(count), 400
+    for epoch in range(1, epochs + 1):
+        sampler._begin(epoch, False)
+        np.add.at(total, sampler.kept, sampler.weights)
+        assert len(set(sampler.kept.tolist())) == len(sampler.kept) < count
+    low = sampler.losses < np.nanmean(sampler.losses)
+    assert (total[~low] == epochs).all() and np.abs(total / epochs - 1).max() < 0.2
+    assert total[low].mean() / epochs == pytest.approx(1, abs=0.01)

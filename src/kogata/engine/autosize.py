@@ -123,7 +123,7 @@ def spec_of(family: str, shape: Shape, vocab_size: int, context: int, extras: Ex
 
 def weights_in_products(spec: ModelSpec) -> int:
     """Counts the weights that a token is multiplied with: blocks and head."""
-    return spec.matrix_parameters() + spec.vocab_size * spec.width
+    return spec.matrix_parameters() + spec.head_flops() // 2
 
 
 def by_time(

@@ -106,7 +106,14 @@ def peer_tensors(decoder: Decoder) -> Iterator[tuple[str, Tensor]]:
         yield "lm_head.weight", decoder.head.weight.data
 
 
-def fill(decoder: Decoder, names: set[str], get: Callable[[str], Tensor], source: str) -> Decoder:
+@torch.no_grad()
+def fill(
+    decoder: Decoder,
+    names: set[str],
+    get: Callable[[str], Tensor],
+    source: str,
+    done: Callable[[str, Tensor], None] | None = None,
+) -> Decoder:
     """Copies tensors by transformers' names into the decoder, one at a time; half precision is widened.
 
     Args:
@@ -114,6 +121,7 @@ def fill(decoder: Decoder, names: set[str], get: Callable[[str], Tensor], source
         names: all names the source has.
         get: reads one of them.
         source: the file or folder, for messages.
+        done: is told each tensor of ours once it is filled.
 
     Raises:
         DataError: a tensor is missing, surplus or of another shape.
@@ -133,6 +141,8 @@ def fill(decoder: Decoder, names: set[str], get: Callable[[str], Tensor], source
                 expected=str(list(target.shape)),
             )
         target.copy_(value)
+        if done is not None:
+            done(name, target)
         left.discard(name)
     if left:
         some = ", ".join(sorted(left)[:4])

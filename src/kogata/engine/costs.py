@@ -80,8 +80,8 @@ def step_cost(
     """
     rate = gemm_rate(machine)
     narrow = 64 / spec.width
-    blocks = 3.0 * (spec.product_flops() - 2 * spec.vocab_size * spec.width) * batch
-    head = 6.0 * spec.vocab_size * spec.width * batch
+    blocks = 3.0 * (spec.product_flops() - spec.head_flops()) * batch
+    head = 3.0 * spec.head_flops() * batch
     products = blocks * (BLOCK + BLOCK_NARROW * narrow) + head * (HEAD + HEAD_NARROW * narrow)
     products += sum(3.0 * one.flops * one.slowness for one in spec.layer_sizes(context)) * batch
     if muon:

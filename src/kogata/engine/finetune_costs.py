@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from kogata.core.receipt import Machine
 from kogata.core.stage import Facts
 from kogata.engine.costs import TORCH_BYTES, gemm_rate
 from kogata.engine.finetune._common import Work
 from kogata.nn.spec import ModelSpec
+
+Hold = Literal["fp32", "bf16", "int8"]
+"""How the frozen matrices of the blocks lie in memory, widest first."""
+HOLDS: tuple[Hold, ...] = ("fp32", "bf16", "int8")
+HELD_BYTES: dict[Hold, float] = {"fp32": 4.0, "bf16": 2.0, "int8": 1.02}
+"""Of a weight, scales included."""
+WIDEN_SECONDS: dict[Hold, float] = {"fp32": 0.0, "bf16": 5.0e-10, "int8": 9.0e-10}
+"""Core-seconds per weight that is widened for one product."""
 
 PRODUCTS = 1.0
 """Time of the products per FLOP, over that of the machine's mean rate."""
@@ -23,10 +32,22 @@ DOCUMENT_SECONDS = 4.0e-5
 ADAM_SECONDS = 4.9e-9
 MICRO = 1024
 """Tokens of one forward pass where memory does not bind: more are no faster, and take more memory."""
+LEAST_TOKENS = 64
+"""Of a pass, and of a row that is trained on, however small the room."""
+ROOM = 0.93
+"""Share of the memory that is planned with: a forecast may be wrong by the rest."""
 TURN_TOKENS = 14
 """Tokens that a chat template adds to an example."""
 STAGE_SECONDS = 3.5
 """Importing torch and transformers' tokenizers, rendering, reading and writing."""
+EXTRA_BYTES = 160 * 2**20
+"""Of transformers' tokenizer, the rows, and what the allocator keeps."""
+LOOKS = 10
+"""Looks at held-out rows over a run, the first and the last included."""
+LEAST_LOOK, MOST_LOOK = 1024, 8192
+"""Tokens of held-out rows that one look reads."""
+LOOK_SHARE = 0.02
+"""Of the tokens trained on, that one look reads: all looks together then take about a tenth of a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +70,14 @@ def guess_rows(examples: Facts, split: str, vocab_size: int | None, context: int
     rows = int(facts.get("examples") or 0)
     language = examples.get("language_hint")
     each = bytes_per_token(vocab_size, language) * (0.7 if language == "ja" else 1.0)
-    turns = 0 if examples.get("form") in ("text", "completion-raw") else TURN_TOKENS
+    turns = 0 if examples.get("form") == "text" else TURN_TOKENS
     tokens = min(float(context), float(facts.get("bytes") or 0) / max(1, rows) / each + turns)
     return Rowful(rows=rows, tokens=tokens, trained=0.5 * tokens, longest=min(context, round(3 * tokens)))
 
 
 def token_flops(spec: ModelSpec, work: Work, rows: Rowful, *, again: bool = False) -> float:
     """Counts one token's training; `again`: the frozen layers' outputs are at hand."""
-    above = 1 - max(0, work.first) / spec.layers
+    above = _above(spec, work)
     forward = above if again else 1.0
     blocks = 2.0 * spec.matrix_parameters() * (forward + above)
     attention = 2.0 * spec.layers * spec.q_width * rows.tokens * (forward + 2.5 * above)
@@ -65,6 +86,11 @@ def token_flops(spec: ModelSpec, work: Work, rows: Rowful, *, again: bool = Fals
     dense = 2.0 * min(work.dense, spec.matrix_parameters())
     dense += head if work.dense > spec.matrix_parameters() else 0.0
     return blocks + attention + 2 * head + dense + 6.0 * work.added
+
+
+def _above(spec: ModelSpec, work: Work) -> float:
+    """Gives the share of the layers that have a backward pass."""
+    return 1 - max(0, work.first) / spec.layers
 
 
 def step_seconds(
@@ -78,32 +104,33 @@ def step_seconds(
     again: bool = False,
     fused: bool = True,
     processes: int = 1,
+    hold: Hold = "fp32",
 ) -> float:
     """Forecasts one optimiser step of `batch` rows."""
     tokens = batch * rows.tokens
-    above = 1 - max(0, work.first) / spec.layers
+    above = _above(spec, work)
     products = PRODUCTS * tokens * token_flops(spec, work, rows, again=again) / gemm_rate(machine)
     floats = tokens * spec.layers * (above + (0 if again else 1 - above) / 3)
     floats *= 14 * spec.width + 10 * spec.q_width + 10 * spec.ffn_width
     touched = floats * TOUCH_SECONDS * (1.0 if fused else TOUCH_PLAIN)
     passes = max(1, -(-int(tokens) // micro))
     calls = spec.layers * (passes * CALL_SECONDS + batch * DOCUMENT_SECONDS)
-    return products + (touched + calls + work.trained * ADAM_SECONDS * processes) / machine.cores
+    widened = passes * spec.matrix_parameters() * (2 * above + (0 if again else 1 - above))
+    apart = touched + calls + widened * WIDEN_SECONDS[hold] + work.trained * ADAM_SECONDS * processes
+    return products + apart / machine.cores
 
 
-def held_bytes(spec: ModelSpec, work: Work, hold: str = "fp32") -> int:
+def held_bytes(spec: ModelSpec, work: Work, hold: Hold = "fp32") -> int:
     """Counts weights, gradients, averages and the best weights so far."""
-    each = {"fp32": 4.0, "bf16": 2.0, "int8": 1.02}[hold]
     matrices = spec.matrix_parameters()
-    base = each * matrices + 4.0 * (spec.parameters() - matrices)
-    added = 4 * work.added
-    return round(base + added + 12 * work.trained)
+    base = HELD_BYTES[hold] * matrices + 4.0 * (spec.parameters() - matrices)
+    return round(base + 4 * work.added + 16 * work.trained)
 
 
 def token_bytes(spec: ModelSpec, work: Work) -> int:
     """Counts what one token keeps for the backward pass."""
     layers = spec.layers - max(0, work.first)
-    gates = 2 if spec.ffn == "swiglu" else 1
+    gates = 1 if spec.ffn == "relu2" else 2
     kept = 2 * spec.width + (spec.q_width + 2 * spec.kv_width) + (spec.q_width + spec.kv_width)
     kept += spec.q_width + gates * spec.ffn_width
     if work.dense or work.added:
@@ -112,26 +139,42 @@ def token_bytes(spec: ModelSpec, work: Work) -> int:
     return 4 * (layers * kept + moment)
 
 
-def peak_bytes(spec: ModelSpec, work: Work, *, tokens: float, hold: str = "fp32", processes: int = 1) -> int:
+def peak_bytes(
+    spec: ModelSpec, work: Work, *, tokens: float, hold: Hold = "fp32", processes: int = 1
+) -> int:
     """Forecasts the peak resident bytes with passes of `tokens` tokens."""
     head = 3 * 8 * 2**20 + (8 * spec.vocab_size * spec.width if work.dense > spec.matrix_parameters() else 0)
     own = TORCH_BYTES + EXTRA_BYTES + held_bytes(spec, work, hold) + round(tokens * token_bytes(spec, work))
     return processes * (own + head)
 
 
-EXTRA_BYTES = 160 * 2**20
-"""Of transformers' tokenizer, the rows, and what the allocator keeps."""
+def fitting_tokens(spec: ModelSpec, work: Work, room: int, hold: Hold = "fp32") -> int:
+    """Counts the tokens of a pass that fit into the room of one process; negative where nothing does."""
+    left = ROOM * room - peak_bytes(spec, work, tokens=0, hold=hold)
+    return int(left // token_bytes(spec, work))
 
 
-def micro_tokens(spec: ModelSpec, work: Work, room: int | None, hold: str = "fp32") -> int:
+def micro_tokens(spec: ModelSpec, work: Work, room: int | None, hold: Hold = "fp32") -> int:
     """Chooses the tokens of one forward pass: `MICRO`, fewer where the room is small."""
     if room is None:
         return MICRO
-    left = room - peak_bytes(spec, work, tokens=0, hold=hold)
-    return int(max(64, min(MICRO, left // token_bytes(spec, work))))
+    return max(LEAST_TOKENS, min(MICRO, fitting_tokens(spec, work, room, hold)))
 
 
-def look_seconds(spec: ModelSpec, rows: Rowful, machine: Machine) -> float:
-    """Forecasts one look at held-out rows."""
-    tokens = min(8192.0, rows.rows * rows.tokens)
+def choose_hold(spec: ModelSpec, work: Work, room: int | None, tokens: int) -> Hold:
+    """Chooses the widest form in which a row of `tokens` tokens can be trained on; else the narrowest."""
+    for hold in HOLDS:
+        if room is None or fitting_tokens(spec, work, room, hold) >= tokens:
+            return hold
+    return HOLDS[-1]
+
+
+def look_tokens(planned: float) -> int:
+    """Chooses the tokens that a look at held-out rows reads in a run of so many tokens."""
+    return int(min(MOST_LOOK, max(LEAST_LOOK, LOOK_SHARE * planned)))
+
+
+def look_seconds(spec: ModelSpec, rows: Rowful, machine: Machine, most: float) -> float:
+    """Forecasts one look at held-out rows, of `most` tokens where there are so many."""
+    tokens = min(most, rows.rows * rows.tokens)
     return tokens * spec.forward_flops_per_token(round(rows.tokens) or 1) / gemm_rate(machine)

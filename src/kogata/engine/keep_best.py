@@ -35,6 +35,10 @@ class KeepBest(Technique):
         self.at = 0
         """The step the lowest loss was found after; 0: before the first."""
         self.worse, self.looks = 0, 0
+        self.looked = 0
+        """The step after which it was looked last."""
+        self.ended_early = False
+        """Whether training ended with steps still to take."""
         self.held = [tensor.detach().clone() for _, tensor in self.named]
         self._row: dict[str, Any] = {}
 
@@ -62,7 +66,7 @@ class KeepBest(Technique):
         return self._row
 
     def _take(self, step: int) -> None:
-        self.last = self.look()
+        self.last, self.looked = self.look(), step
         if self.last < self.best:
             self.best, self.at, self.worse = self.last, step, 0
             for held, (_, tensor) in zip(self.held, self.named, strict=True):
@@ -72,8 +76,9 @@ class KeepBest(Technique):
 
     @torch.no_grad()
     def end(self, moment: Moment) -> None:
-        """Looks once more and puts the best weights back."""
-        self._take(moment.step)
+        """Looks once more, unless it just did, and puts the best weights back."""
+        if self.looked != moment.step:
+            self._take(moment.step)
         if self.at != moment.step:
             for held, (_, tensor) in zip(self.held, self.named, strict=True):
                 tensor.copy_(held)
@@ -81,15 +86,16 @@ class KeepBest(Technique):
     def state(self) -> dict[str, Tensor]:
         """Gives the best weights and the losses."""
         last = math.nan if self.last is None else self.last
-        numbers = [self.first, self.best, last, float(self.at), float(self.worse), float(self.looks)]
+        counts = (self.at, self.worse, self.looks, self.looked)
+        numbers = [self.first, self.best, last, *map(float, counts)]
         held = {f"held.{name}": held for (name, _), held in zip(self.named, self.held, strict=True)}
         return held | {"numbers": torch.tensor(numbers, dtype=torch.float64)}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Puts them back."""
-        self.first, self.best, last, at, worse, looks = state["numbers"].tolist()
+        self.first, self.best, last, *counts = state["numbers"].tolist()
         self.last = None if math.isnan(last) else last
-        self.at, self.worse, self.looks = int(at), int(worse), int(looks)
+        self.at, self.worse, self.looks, self.looked = map(int, counts)
         for (name, _), held in zip(self.named, self.held, strict=True):
             held.copy_(state[f"held.{name}"])
 
@@ -107,7 +113,11 @@ class UntilWorse:
 
     def next(self, step: int) -> tuple[float, float] | None:
         """Gives (factor, share of training done); None when training is over."""
-        return None if self.best.stopped else self.inner.next(step)
+        ahead = self.inner.next(step)
+        if ahead is not None and self.best.stopped:
+            self.best.ended_early = True
+            return None
+        return ahead
 
     def done(self, step: int) -> None:
         """Notes that a step was taken."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kogata.engine.frozen import KeptOutputs
 from kogata.engine.rows import PackedBatch
@@ -14,6 +15,11 @@ from kogata.nn.decoder import Decoder
 from kogata.nn.kernels import Kernels
 from kogata.nn.losses import linear_cross_entropy
 from kogata.nn.packed import PackedHidden
+
+
+def mixtures(decoder: nn.Module) -> list[Any]:
+    """Lists the feed-forward parts whose experts are balanced: they want to know their part of a step."""
+    return [module for module in decoder.modules() if hasattr(module, "part_of_step")]
 
 
 class LanguageModelling:
@@ -32,18 +38,24 @@ class LanguageModelling:
         kernels: Kernels | None = None,
     ) -> None:
         self.decoder, self.hidden, self.kernels = decoder, hidden, kernels
+        self.mixtures = mixtures(decoder)
 
     def __call__(self, batch: Batch, scale: float) -> Tensor:
+        for mixture in self.mixtures:
+            mixture.part_of_step = batch.targets.numel() * scale
         if self.hidden is None or batch.documents is not None:
             hidden = self.decoder.hidden(batch.inputs, documents=batch.documents)
         else:
             hidden = self.hidden(batch.inputs)
-        weight, kernels = self.decoder.head_weight, self.kernels
+        hidden, weight = self.decoder.for_head(hidden)
+        kernels = self.kernels
         weights, losses = batch.weights, batch.losses
         if batch.weigh is not None and losses is not None:
             # How much a row counts hangs on its own loss: one more product with the head, no gradients.
             with torch.no_grad():
-                linear_cross_entropy(hidden, weight, batch.targets, kernels=kernels, losses=losses)
+                linear_cross_entropy(
+                    hidden.detach(), weight.detach(), batch.targets, kernels=kernels, losses=losses
+                )
             weights, losses = batch.weigh(losses.mean(1))[:, None].expand_as(losses), None
         return linear_cross_entropy(
             hidden, weight, batch.targets, weights, scale=scale, kernels=kernels, losses=losses
@@ -61,19 +73,21 @@ class TrainedTokens:
 
     def __init__(self, packed: PackedHidden, first: int = -1, kept: KeptOutputs | None = None) -> None:
         self.packed, self.first, self.kept = packed, first, kept
+        self.mixtures = mixtures(packed.decoder)
 
     def __call__(self, batch: Batch, scale: float) -> Tensor:
-        assert isinstance(batch, PackedBatch) and batch.documents is not None
+        assert isinstance(batch, PackedBatch) and batch.documents is not None and batch.weights is not None
+        for mixture in self.mixtures:
+            mixture.part_of_step = float(batch.weights.sum()) * scale
         x, ends = self._below(batch), batch.documents[0]
         packed = self.packed
         layers = len(packed.decoder.blocks)
         x = packed.blocks(x, ends, max(0, self.first), layers)
-        assert batch.weights is not None
         counted = batch.weights[0].nonzero()[:, 0]
-        hidden = packed.finish(x.index_select(0, counted))
+        hidden, weight = packed.decoder.for_head(packed.finish(x.index_select(0, counted)))
         return linear_cross_entropy(
             hidden,
-            packed.decoder.head_weight,
+            weight,
             batch.targets[0][counted],
             batch.weights[0][counted],
             scale=scale,

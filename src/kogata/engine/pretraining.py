@@ -232,7 +232,7 @@ def _decoder(
         return decoder.to(bench.device), False
     decoder = Decoder(job.spec, seed=bench.seed)
     hold_gains(decoder)
-    start = job.corpus_start and decoder.head is not None and decoder.spec.embed_width is None
+    start = job.corpus_start and decoder.head is not None
     if start and fresh:
         if group.rank == 0:
             before, left = bench.clock.now(), job.length.seconds_left(bench)
@@ -249,7 +249,7 @@ def _decoder(
             prepare_torch(bench)
             took = bench.clock.now() - before
             bench.log(f"embedding and head from the corpus's pairs: {loss:.3f} nats a token ({took:.1f} s)")
-        group.share_tensors([decoder.embed.weight, decoder.head_weight])
+        group.share_tensors([*decoder.embed.parameters(), *decoder.head.parameters()])
     return decoder.to(bench.device), start
 
 
@@ -294,7 +294,7 @@ def _heldout(job: Pretraining, decoder: Decoder) -> Callable[[], float] | None:
         device = decoder.embed.weight.device
         hidden = decoder.hidden(ids[:, :-1].to(device))
         targets = ids[:, 1:].to(device)
-        loss = linear_cross_entropy(hidden, decoder.head_weight, targets, scale=1.0 / targets.numel())
+        loss = linear_cross_entropy(*decoder.for_head(hidden), targets, scale=1.0 / targets.numel())
         return float(loss) * per_byte
 
     return look

@@ -40,13 +40,13 @@ class StepBatch:
     parts: Iterator[Batch] | Sequence[Batch]
     """Worked on one after the other, gradients added."""
     count: float
-    """Targets that count, of all processes together (the sum of weights)."""
+    """What the loss is divided by: targets that count, of all processes together."""
     tokens: int
     """Tokens seen, of all processes together."""
     rows: int = 0
     """Rows of all processes together, where the sampler learns from their losses; else 0."""
     first: int = 0
-    """The number of this process's first row among them."""
+    """The number of this process's first row among those of all."""
 
 
 class Sampler(Protocol):
@@ -179,7 +179,8 @@ class WindowSampler:
         last = self.taken + self.batch * (rank + 1) // world
         self.taken += self.batch
         count = self.batch * self.context
-        return StepBatch(parts=self._parts(first, last), count=float(count), tokens=count)
+        parts, mine = self._parts(first, last), self.batch * rank // world
+        return StepBatch(parts=parts, count=float(count), tokens=count, first=mine)
 
     def _parts(self, first: int, last: int) -> Iterator[Batch]:
         return batches(self.read_windows, first, last, micro=self.micro, device=self.device)
@@ -235,15 +236,8 @@ class WindowSampler:
             shard += 1
 
 
-class RowSampler(Sampler, Protocol):
-    """A sampler whose rows are all of one length."""
-
-    context: int
-    """Targets of a row."""
-
-
 class RampSampler:
-    """One sampler after another: short windows first and long ones later, as a rule.
+    """Windows of one length after another: short ones first and long ones later, as a rule.
 
     Early on, little is learned from far away, and short is cheap.
 
@@ -255,7 +249,7 @@ class RampSampler:
 
     def __init__(
         self,
-        samplers: Sequence[RowSampler],
+        samplers: Sequence[WindowSampler],
         shares: Sequence[float],
         columns: Sequence[dict[str, Any]] | None = None,
     ) -> None:
@@ -277,7 +271,7 @@ class RampSampler:
     def take(self, rank: int = 0, world: int = 1, progress: float = 0.0) -> StepBatch:
         """Gives the next step's batch from the sampler whose turn it is."""
         self.turn = turn_at(self.ends, progress)
-        return self.samplers[self.turn].take(rank, world, progress)
+        return self.samplers[self.turn].take(rank, world)
 
     def state(self) -> dict[str, Any]:
         """Gives the positions as JSON values."""
@@ -289,20 +283,15 @@ class RampSampler:
             sampler.load(state[str(i)])
 
     def learn(self, losses: Sequence[float]) -> None:
-        """Hands the losses to the sampler whose turn it was."""
-        sampler = self.samplers[self.turn]
-        if isinstance(sampler, Learner):
-            sampler.learn(losses)
+        """Learns nothing."""
 
     def row(self) -> dict[str, Any]:
-        """Gives what the sampler whose turn it was has to say."""
-        sampler = self.samplers[self.turn]
-        return self.columns[self.turn] | (sampler.row() if isinstance(sampler, Learner) else {})
+        """Gives the columns of the length whose turn it was."""
+        return self.columns[self.turn]
 
     def record(self) -> dict[str, Any]:
-        """Gives what the last sampler has to say."""
-        sampler = self.samplers[-1]
-        return sampler.record() if isinstance(sampler, Learner) else {}
+        """Has nothing to say of the whole."""
+        return {}
 
 
 def turn_at(ends: Sequence[float], progress: float) -> int:

@@ -127,27 +127,46 @@ class FixedWindows:
         return read_rows(self.ids, self.starts[numbers], self.context)
 
     def parts(
-        self, numbers: np.ndarray, *, weights: np.ndarray | None = None, losses: bool = False
+        self,
+        numbers: np.ndarray,
+        rank: int = 0,
+        world: int = 1,
+        *,
+        pieces: int = 1,
+        weights: np.ndarray | None = None,
+        losses: bool = False,
     ) -> Iterator[Batch]:
-        """Cuts windows into forward passes; `weights` [n] says how much each counts."""
+        """Cuts windows into forward passes and gives this process's part of them.
+
+        Args:
+            numbers: of the windows, of all processes together.
+            rank: of this process.
+            world: processes.
+            pieces: rows that a window is cut into, of equal length; the context must be divisible.
+            weights: how much each window counts [n]; None counts each once.
+            losses: make room for the losses.
+        """
+        length = self.context // pieces
+        starts = (self.starts[numbers][:, None] + np.arange(pieces) * length).ravel()
+        shares = None if weights is None else np.repeat(weights.astype(np.float32), pieces)
 
         def weights_of(first: int, last: int) -> np.ndarray:
-            assert weights is not None
-            column = weights[first:last, None].astype(np.float32)
-            return np.repeat(column, self.context, 1)
+            assert shares is not None
+            return np.repeat(shares[first:last, None], length, 1)
 
         return batches(
-            lambda first, last: self.read(numbers[first:last]),
-            0,
-            len(numbers),
-            micro=self.micro,
+            lambda first, last: read_rows(self.ids, starts[first:last], length),
+            len(starts) * rank // world,
+            len(starts) * (rank + 1) // world,
+            micro=self.micro * pieces,
             device=self.device,
-            weights=None if weights is None else weights_of,
+            weights=None if shares is None else weights_of,
             losses=losses,
         )
 
-    def blocks(self, size: int = 1 << 14) -> Iterator[tuple[slice, np.ndarray]]:
+    def blocks(self, tokens: int = 1 << 18) -> Iterator[tuple[slice, np.ndarray]]:
         """Yields many windows at a time, in order: their numbers, and their targets [n, context]."""
+        size = max(1, tokens // self.context)
         for first in range(0, len(self), size):
             here = slice(first, min(len(self), first + size))
             yield here, self.read(np.arange(here.start, here.stop))[:, 1:]

@@ -11,7 +11,7 @@ from kogata.core.errors import DataError
 from kogata.core.variants import Choice
 from kogata.engine.curriculum.half_length import Settings as HalfLength
 from kogata.engine.curriculum.half_length import lengths as half_lengths
-from kogata.engine.sampler import RampSampler, StepBatch, shuffled
+from kogata.engine.sampler import StepBatch, shuffled
 from kogata.engine.supply import FixedWindows, Supply
 
 PACES = 64
@@ -31,9 +31,10 @@ class Ordered:
         windows: that stay the same.
         difficulty: gives each window's, when it is first needed.
         pool: progress, in steps of 1 / 64, → what may be drawn.
-        rows: of a step.
+        rows: windows of a step.
         seed: decides the order among windows seen equally often.
         sorted_until: share of training up to which windows come strictly in order, the easiest first.
+        halved_until: share of training up to which a window is trained as two rows of half its length.
     """
 
     def __init__(
@@ -44,9 +45,12 @@ class Ordered:
         rows: int,
         seed: int,
         sorted_until: float = 0.0,
+        halved_until: float = 0.0,
     ) -> None:
         self.windows, self._difficulty, self.pool, self.rows = windows, difficulty, pool, rows
-        self.seed, self.sorted_until, self.context = seed, sorted_until, windows.context
+        self.seed, self.sorted_until, self.halved_until = seed, sorted_until, halved_until
+        self.context = windows.context
+        """Targets of a row of the batch taken last."""
         self.history: list[list[float]] = []
         """[lowest share, highest share, in order, windows drawn], one for each pool."""
         self._ready = False
@@ -82,9 +86,12 @@ class Ordered:
         if not self.history or self.history[-1][:3] != [low, high, in_order]:
             self._enter(low, high, in_order)
         self._now = self._draw(self.rows)
-        first, last = self.rows * rank // world, self.rows * (rank + 1) // world
-        count = self.rows * self.context
-        return StepBatch(parts=self.windows.parts(self._now[first:last]), count=float(count), tokens=count)
+        pieces = 2 if progress < self.halved_until else 1
+        self.context = self.windows.context // pieces
+        parts = self.windows.parts(self._now, rank, world, pieces=pieces)
+        count = self.rows * self.windows.context
+        first = self.rows * pieces * rank // world
+        return StepBatch(parts=parts, count=float(count), tokens=count, first=first)
 
     def _enter(self, low: float, high: float, in_order: bool) -> None:
         count = len(self.windows)
@@ -130,7 +137,10 @@ class Ordered:
 
     def record(self) -> dict[str, Any]:
         """Gives the share of the windows that were seen."""
-        return {"seen_share": round(float((self._seen > 0).mean()), 4) if self._ready else 0.0}
+        if not self.history:
+            return {"seen_share": 0.0}
+        self._prepare()
+        return {"seen_share": round(float((self._seen > 0).mean()), 4)}
 
     def state(self) -> dict[str, Any]:
         """Gives what was drawn from which pool."""
@@ -141,21 +151,19 @@ class Ordered:
         self.history, self._ready = [list(entry) for entry in state["history"]], False
 
 
-def ordered(
-    supply: Supply, by: Choice, pool: Callable[[float], Pool], sorted_until: float = 0.0
-) -> RampSampler:
-    """Makes a run's sampler of windows by difficulty; their lengths are those of half_length."""
-    contexts, shares = half_lengths(supply.context, HalfLength())
-    samplers = []
-    for number, context in enumerate(contexts):
-        windows = FixedWindows(supply, context)
-        rows, seed = supply.rows(context), supply.seed * 7 + number
-
-        def difficulty(windows: FixedWindows = windows) -> np.ndarray:
-            return measured(supply, windows, by)
-
-        samplers.append(Ordered(windows, difficulty, pool, rows, seed, sorted_until))
-    return RampSampler(samplers, shares)
+def ordered(supply: Supply, by: Choice, pool: Callable[[float], Pool], sorted_until: float = 0.0) -> Ordered:
+    """Makes a run's sampler of windows by difficulty; early on they are halved, as by half_length."""
+    windows = FixedWindows(supply, supply.context)
+    _, shares = half_lengths(supply.context, HalfLength())
+    return Ordered(
+        windows,
+        lambda: measured(supply, windows, by),
+        pool,
+        supply.rows(supply.context),
+        supply.seed,
+        sorted_until,
+        halved_until=sum(shares) if supply.context % 2 == 0 else 0.0,
+    )
 
 
 def measured(supply: Supply, windows: FixedWindows, by: Choice) -> np.ndarray:

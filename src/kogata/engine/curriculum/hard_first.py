@@ -15,15 +15,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from kogata.core.variants import Choice, VariantSettings
+from kogata.core.variants import VariantSettings
+from kogata.engine.curriculum._difficulty import Difficulty
 
 if TYPE_CHECKING:
     from kogata.engine.sampler import Sampler
     from kogata.engine.supply import Supply
-
-
-class Difficulty(Choice, folder="engine.curriculum.difficulty"):
-    """What makes text hard."""
 
 
 class Settings(VariantSettings):

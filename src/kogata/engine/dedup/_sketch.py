@@ -44,12 +44,11 @@ def sets_of(texts: Sequence[str], ngram: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @cache
-def _orders(bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """Gives for each bin the order in which it asks others, itself first; and each other's rank in it."""
+def _order(bins: int) -> np.ndarray:
+    """Gives for each bin the order in which it asks others, itself first."""
     chance = np.random.Generator(np.random.Philox(7)).random((bins, bins))
     chance[np.arange(bins), np.arange(bins)] = -1.0
-    order = np.argsort(chance, axis=1)
-    return order, np.argsort(order, axis=1)
+    return np.argsort(chance, axis=1)
 
 
 def sketch(values: np.ndarray, starts: np.ndarray, bins: int) -> np.ndarray:
@@ -64,23 +63,20 @@ def sketch(values: np.ndarray, starts: np.ndarray, bins: int) -> np.ndarray:
     least = np.zeros((texts, bins), dtype=np.uint32)
     if len(values):
         least[:] = values[np.minimum(where[:, :-1], len(values) - 1)]
-    order, rank = _orders(bins)
-    some: np.ndarray = np.any(full, axis=1)
-    empty_text, empty_bin = np.nonzero(~full & some[:, None])
-    for turn in range(1, 9):
+    filled = np.count_nonzero(full, axis=1)
+    least[filled == 0] = 0
+    # A text with one full bin, as the shortest have: nobody else can be asked.
+    (alone,) = np.nonzero(filled == 1)
+    least[alone] = least[alone, np.argmax(full[alone], axis=1)][:, None]
+    order = _order(bins)
+    empty_text, empty_bin = np.nonzero(~full & (filled > 1)[:, None])
+    for turn in range(1, bins):
         if not len(empty_text):
             break
         donor = order[empty_bin, turn]
         found = full[empty_text, donor]
         least[empty_text[found], empty_bin[found]] = least[empty_text[found], donor[found]]
         empty_text, empty_bin = empty_text[~found], empty_bin[~found]
-    # Texts of a few runs: ask the full bins instead of the empty ones.
-    for row in np.unique(empty_text):
-        filled = np.flatnonzero(full[row])
-        mine = empty_bin[empty_text == row] if len(filled) < bins else empty_bin[:0]
-        donors = filled[np.argmin(rank[np.ix_(mine, filled)], axis=1)]
-        least[row, mine] = least[row, donors]
-    least[~some] = 0
     return least
 
 

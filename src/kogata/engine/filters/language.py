@@ -11,11 +11,12 @@ Measured here: not yet measured.
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from kogata.core.variants import VariantSettings
 from kogata.engine.filters._family import Check, Family
 from kogata.engine.filters._view import View
+from kogata.engine.language import check_languages, identify
 
 SECONDS_PER_BYTE = 2e-9
 """Of English text on one core; also the order in which families look."""
@@ -29,20 +30,21 @@ class Settings(VariantSettings):
         default=0.65, ge=0, le=1, description="probability of the language, at least (0 to 1)"
     )
 
+    @field_validator("keep")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        check_languages(value, "data.filter.rules.language.keep")
+        return value
+
 
 def family(settings: Settings) -> Family:
     """Gives the one rule."""
-    from kogata.engine.language import check_languages
-
-    wanted = check_languages(settings.keep, "data.filter.rules.language.keep")
 
     def value(view: View) -> str | None:
-        from kogata.engine.language import identify
-
         language, confidence = view.meta.get("language"), view.meta.get("language_confidence", 1.0)
         if not isinstance(language, str):
             language, confidence = identify(view.text)
-        if language in wanted and confidence >= settings.min_confidence:
+        if language in settings.keep and confidence >= settings.min_confidence:
             return None
         return f"{language} {confidence:.2f}"
 

@@ -80,9 +80,7 @@ class _Language:
     def __init__(self, documents: list[np.ndarray], keep: float) -> None:
         import numpy as np
 
-        counts = np.zeros(BUCKETS, dtype=np.int64)
-        for buckets in documents:
-            counts += np.bincount(buckets, minlength=BUCKETS)
+        counts = np.bincount(np.concatenate(documents), minlength=BUCKETS)
         self._log = np.log((counts + 1) / (counts.sum() + BUCKETS)).astype(np.float32)
         places = np.array([self._place(buckets) for buckets in documents])
         self._middle = np.median(places, axis=0)

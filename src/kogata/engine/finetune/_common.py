@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from kogata.core.errors import RecipeError
+from kogata.nn.ffns import GATED
 from kogata.nn.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -41,8 +42,6 @@ class Tuning:
     """The lowest layer with something trained."""
     save: Callable[[Any, str | None], None] | None = None
     """Writes (folder, the base's name) in peft's format; None where the whole model is what is made."""
-    masks: dict[str, Tensor] = field(default_factory=dict)
-    """Of tensors trained in part: their gradients are multiplied by these."""
 
     def named(self) -> list[tuple[str, Tensor]]:
         """Lists everything trained, by name."""
@@ -111,7 +110,7 @@ def layer_shapes(spec: ModelSpec) -> dict[str, tuple[int, int]]:
         "up_proj": (spec.ffn_width, spec.width),
         "down_proj": (spec.width, spec.ffn_width),
     }
-    if spec.ffn == "swiglu":
+    if spec.ffn in GATED:
         found["gate_proj"] = (spec.ffn_width, spec.width)
     return found
 
@@ -151,4 +150,24 @@ def refuse_layers(asked: int, spec: ModelSpec, where: str) -> None:
             where=where,
             found=str(asked),
             expected=f"1 to {spec.layers}",
+        )
+
+
+ADAPTABLE = ("llama", "qwen2", "qwen3", "smollm3", "arcee", "gemma3")
+"""Families whose linear layers stand in blocks under the names that `targets` gives."""
+
+
+def refuse_family(spec: ModelSpec, method: str) -> None:
+    """Refuses an adapter for a model whose layers peft would not find.
+
+    Raises:
+        RecipeError: with what can be done instead.
+    """
+    if spec.family not in ADAPTABLE:
+        raise RecipeError(
+            f"`method: {method}` cannot change this family of models yet",
+            where="train.finetune, slot model",
+            found=spec.family,
+            expected=", ".join(ADAPTABLE),
+            remedy="train every weight: `method: full`",
         )

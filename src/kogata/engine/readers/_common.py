@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kogata.core.errors import DataError
 from kogata.core.registry import suggest
+from kogata.core.stage import Account
 from kogata.engine.encodings import Decoder
 from kogata.engine.files import InputFile, refuse_binary
 
@@ -16,6 +17,8 @@ LONGEST = 8 * 2**20
 """Characters of the longest document or line held in memory; what is longer is cut or rejected."""
 LOOK = 2**16
 """Bytes looked at for the plan and to tell text from binary."""
+ROWS_LOOK = 2**20
+"""Bytes looked at to count a table's rows."""
 TEXT_NAMES = (
     "text", "content", "contents", "body", "document", "article", "passage", "story", "raw_content",
     "本文", "テキスト", "文章", "内容",
@@ -72,6 +75,28 @@ def head_of(file: InputFile, options: ReadOptions, look: int) -> tuple[str, int]
     refuse_binary(raw, file)
     text = "".join(Decoder(io.BytesIO(raw), options.encoding).blocks())
     return text, len(raw)
+
+
+def rows_by_head(
+    file: InputFile, options: ReadOptions, count: Callable[[list[str], Account], int], look: int
+) -> float:
+    """Counts the rows in the beginning of a file of lines, and counts on to its end.
+
+    Args:
+        file, options: what to look at, and how.
+        count: gives the readable rows in whole lines; those it rejects are counted too.
+        look: bytes of the beginning.
+    """
+    text, read_bytes = head_of(file, options, look)
+    # A line that the beginning cuts in two is left to the part that is not looked at.
+    whole = text.rfind("\n") + 1 if read_bytes >= look else len(text)
+    whole = whole or len(text)
+    account = Account()
+    lines = [line for _, line, _ in lines_of(iter([text[:whole]]))]
+    rows = count(lines, account) + sum(account.reasons.values())
+    if read_bytes < look:
+        return float(rows)
+    return rows * file.raw_bytes() / max(1.0, read_bytes * whole / max(1, len(text)))
 
 
 def lines_of(blocks: Iterator[str], longest: int = LONGEST) -> Iterator[tuple[int, str, bool]]:

@@ -9,7 +9,17 @@ from typing import Any
 from kogata.core.artifact import Document
 from kogata.core.stage import Account
 from kogata.engine.files import InputFile
-from kogata.engine.readers._common import LONGEST, LOOK, ReadOptions, Sample, decoder_of, head_of, lines_of
+from kogata.engine.readers._common import (
+    LONGEST,
+    LOOK,
+    ROWS_LOOK,
+    ReadOptions,
+    Sample,
+    decoder_of,
+    head_of,
+    lines_of,
+    rows_by_head,
+)
 from kogata.engine.readers.jsonl import rows_to_documents
 
 SUFFIXES = (".csv", ".tsv", ".tab")
@@ -105,3 +115,12 @@ def sample(file: InputFile, options: ReadOptions, look: int = LOOK) -> Sample:
         characters=len(joined),
         text=joined,
     )
+
+
+def count_rows(file: InputFile, options: ReadOptions, look: int = ROWS_LOOK) -> float:
+    """Estimates the rows below the header from the beginning of a file; exact for a short one."""
+
+    def count(lines: list[str], account: Account) -> int:
+        return sum(1 for _ in _rows(file, iter(lines), account, records=True))
+
+    return rows_by_head(file, options, count, look)

@@ -11,11 +11,13 @@ from kogata.core.stage import Account
 from kogata.engine.files import InputFile, Unreadable
 from kogata.engine.readers._common import (
     LOOK,
+    ROWS_LOOK,
     ReadOptions,
     Sample,
     decoder_of,
     head_of,
     lines_of,
+    rows_by_head,
     text_column,
 )
 
@@ -160,3 +162,29 @@ def sample(file: InputFile, options: ReadOptions, look: int = LOOK) -> Sample:
         characters=len(joined),
         text=joined,
     )
+
+
+def count_rows(file: InputFile, options: ReadOptions, look: int = ROWS_LOOK) -> float:
+    """Estimates the objects in a file from its beginning; exact for a short one."""
+
+    def count(lines: list[str], account: Account) -> int:
+        text = "".join(lines[:1]).lstrip("\ufeff").lstrip()
+        if text.startswith("["):
+            return _objects_in("".join(lines).lstrip("\ufeff").lstrip())
+        return sum(1 for _ in _rows(file, iter(lines), account))
+
+    return rows_by_head(file, options, count, look)
+
+
+def _objects_in(text: str) -> int:
+    """Counts the whole items of a JSON list that may be cut off."""
+    decoder, at, count = json.JSONDecoder(), 1, 0
+    while at < len(text):
+        while at < len(text) and text[at] in " \t\r\n,":
+            at += 1
+        try:
+            _, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            break
+        count += 1
+    return count

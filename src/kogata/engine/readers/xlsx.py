@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 from xml.etree import ElementTree
@@ -27,6 +28,19 @@ _DATES = {*range(14, 23), *range(27, 37), *range(45, 48), *range(50, 59)}
 """Built-in number formats that show a date or a time."""
 _NOT_DATE = re.compile(r'"[^"]*"|\[(?!h|m|s)[^\]]*\]|\\.')
 _EPOCH = datetime.datetime(1899, 12, 30)
+_ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")
+_DIMENSION = re.compile(rb'<(?:\w+:)?dimension\b[^>]*\bref="[A-Z]+(\d+):[A-Z]+(\d+)"')
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    ElementTree.ParseError,
+    LookupError,
+    EOFError,
+    ValueError,
+    OverflowError,
+    RuntimeError,
+)
+"""What reading a damaged or protected workbook raises."""
 
 
 def read(file: InputFile, options: ReadOptions, account: Account) -> Iterator[Document]:
@@ -37,21 +51,34 @@ def read(file: InputFile, options: ReadOptions, account: Account) -> Iterator[Do
 def rows(
     file: InputFile, options: ReadOptions, account: Account
 ) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yields the rows below the header by the numbers Excel shows; empty ones are passed over."""
-    try:
-        with _open(file) as book:
-            strings = _strings(book)
-            dates = _date_styles(book)
-            with book.open(_first_sheet(book, file)) as sheet:
-                yield from _rows(sheet, strings, dates, account)
-    except (zipfile.BadZipFile, ElementTree.ParseError, KeyError, EOFError, ValueError) as error:
-        raise Unreadable(
-            "an Excel file is damaged",
-            where=str(file.path),
-            found=f"{type(error).__name__}: {error}",
-            expected="an .xlsx workbook",
-            remedy="open it in a spreadsheet program and save it again, or as .csv",
-        ).because("damaged file") from None
+    """Yields the rows below the header by the numbers Excel shows; empty ones are passed over.
+
+    A single filled cell above a wider row is a title, and the wider row the header.
+    """
+    # What the caller does between two rows is none of the file's faults, so only the steps are guarded.
+    steps = _read(file, account)
+    while True:
+        try:
+            item = next(steps)
+        except StopIteration:
+            return
+        except _DAMAGE as error:
+            raise Unreadable(
+                "an Excel file is damaged",
+                where=str(file.path),
+                found=f"{type(error).__name__}: {error}",
+                expected="an .xlsx workbook without a password (no .xls)",
+                remedy="open it in a spreadsheet program and save it again, or as .csv",
+            ).because("damaged file") from None
+        yield item
+
+
+def _read(file: InputFile, account: Account) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    with _open(file) as book:
+        strings = _strings(book)
+        dates = _date_styles(book)
+        with book.open(_first_sheet(book)) as sheet:
+            yield from _rows(sheet, strings, dates, account)
 
 
 def _open(file: InputFile) -> zipfile.ZipFile:
@@ -79,8 +106,8 @@ def _xml(book: zipfile.ZipFile, name: str) -> ElementTree.Element:
     return ElementTree.fromstring(book.read(name))
 
 
-def _first_sheet(book: zipfile.ZipFile, file: InputFile) -> str:
-    sheets = [sheet for sheet in _xml(book, "xl/workbook.xml").iter(f"{_MAIN}sheet")]
+def _first_sheet(book: zipfile.ZipFile) -> str:
+    sheets = list(_xml(book, "xl/workbook.xml").iter(f"{_MAIN}sheet"))
     shown = [sheet for sheet in sheets if sheet.get("state", "visible") == "visible"]
     named = (shown or sheets)[0].get(_RELATION) if sheets else None
     for relation in _xml(book, "xl/_rels/workbook.xml.rels"):
@@ -99,7 +126,9 @@ def _strings(book: zipfile.ZipFile) -> list[str]:
 def _text(item: ElementTree.Element) -> str:
     """Joins the runs of a text; the reading that Japanese Excel keeps of it (rPh) is no part of it."""
     runs = [item, *item.findall(f"{_MAIN}r")]
-    return "".join(part.text or "" for run in runs for part in run.findall(f"{_MAIN}t"))
+    text = "".join(part.text or "" for run in runs for part in run.findall(f"{_MAIN}t"))
+    # Excel writes what XML cannot hold, and line ends of old, as _x000D_.
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text) if "_x" in text else text
 
 
 def _date_styles(book: zipfile.ZipFile) -> set[int]:
@@ -120,7 +149,7 @@ def _rows(
     sheet: Any, strings: list[str], dates: set[int], account: Account
 ) -> Iterator[tuple[int, Mapping[str, Any]]]:
     header: dict[int, str] | None = None
-    number = 0
+    first, number = True, 0
     for _, element in ElementTree.iterparse(sheet):
         if element.tag != f"{_MAIN}row":
             continue
@@ -133,9 +162,10 @@ def _rows(
         element.clear()
         if not values:
             continue
-        if header is None:
+        if header is None or (first and len(header) == 1 and len(values) > 1):
             header = {column: str(value).strip() for column, value in values.items()}
             continue
+        first = False
         row = {name: values.get(column, "") for column, name in header.items()}
         account.read_bytes += sum(len(str(value)) for value in row.values())
         yield number, row
@@ -190,3 +220,13 @@ def sample(file: InputFile, options: ReadOptions, look: int = LOOK) -> Sample:
     )
 
 
+def count_rows(file: InputFile, options: ReadOptions) -> float:
+    """Gives the rows below the header as the sheet's dimension states them; else by reading it."""
+    try:
+        with _open(file) as book, book.open(_first_sheet(book)) as sheet:
+            stated = _DIMENSION.search(sheet.read(4096))
+    except _DAMAGE:
+        stated = None
+    if stated is not None:
+        return float(max(0, int(stated[2]) - int(stated[1])))
+    return float(sum(1 for _ in rows(file, options, Account())))

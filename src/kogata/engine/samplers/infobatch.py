@@ -98,14 +98,13 @@ class InfoBatch:
             self.at = stop
         self.taken += self.rows
         self._now, share = np.concatenate(numbers), np.concatenate(weights)
-        first, last = self.rows * rank // world, self.rows * (rank + 1) // world
         count = self.rows * self.context
         return StepBatch(
-            parts=self.windows.parts(self._now[first:last], weights=share[first:last], losses=True),
+            parts=self.windows.parts(self._now, rank, world, weights=share, losses=True),
             count=float(count),
             tokens=count,
             rows=self.rows,
-            first=first,
+            first=self.rows * rank // world,
         )
 
     def _begin(self, epoch: int, ending: bool) -> None:

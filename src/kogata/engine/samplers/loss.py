@@ -25,6 +25,7 @@ from kogata.core.variants import Choice, VariantSettings
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kogata.engine.curriculum._ordered import Ordered
     from kogata.engine.sampler import Batch, RampSampler, Sampler, StepBatch
     from kogata.engine.supply import Supply
 
@@ -49,7 +50,7 @@ class Weighted:
         settings: as given.
     """
 
-    def __init__(self, inner: RampSampler, settings: Settings) -> None:
+    def __init__(self, inner: RampSampler | Ordered, settings: Settings) -> None:
         self.inner, self.settings = inner, settings
         self.mean, self.variance, self.scale, self.steps = 0.0, 0.0, 1.0, 0
         self._spread = 0.0
@@ -63,7 +64,7 @@ class Weighted:
         """Gives the next step's batch, its parts with room for their losses."""
         batch = self.inner.take(rank, world, progress)
         rows = batch.tokens // self.inner.context
-        return replace(batch, parts=self._weighed(batch.parts), rows=rows, first=rows * rank // world)
+        return replace(batch, parts=self._weighed(batch.parts), rows=rows)
 
     def _weighed(self, parts: Iterable[Batch]) -> Iterator[Batch]:
         from kogata.engine.sampler import with_losses
@@ -118,10 +119,11 @@ def make(supply: Supply, curriculum: Choice, settings: Settings) -> Sampler:
     Raises:
         RecipeError: rows of the curriculum are not of one length.
     """
+    from kogata.engine.curriculum._ordered import Ordered
     from kogata.engine.sampler import RampSampler
     from kogata.engine.samplers._mixture import two_masters
 
     inner = curriculum.variant.make(supply, curriculum.settings)
-    if not isinstance(inner, RampSampler):
+    if not isinstance(inner, RampSampler | Ordered):
         raise two_masters(supply, curriculum)
     return Weighted(inner, settings)

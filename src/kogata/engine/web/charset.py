@@ -21,6 +21,7 @@ _WIDER = {
 }  # fmt: skip
 """What pages call it → what browsers decode it with (WHATWG Encoding): a charset that holds it and more."""
 _ONE_BYTE = ("cp125", "iso8859", "koi8", "cp874", "mac", "latin")
+_WIDE = ("utf-16", "utf-32")
 
 
 def decode_page(content: bytes, served: str = "") -> tuple[str, str]:
@@ -38,8 +39,11 @@ def decode_page(content: bytes, served: str = "") -> tuple[str, str]:
         name = detect(content[:64])
         return content.decode(name, "replace"), name
     said = [name for name in map(_known, (served, _declared(content))) if name]
+    if b"\0" not in content[:LOOKED_FOR]:
+        # A page whose own words can be read byte by byte is not in wide characters, whatever they say.
+        said = [name for name in said if not name.startswith(_WIDE)]
     seven_bit = b"\x1b$" in content or any(name.startswith(("iso2022", "hz")) for name in said)
-    if not seven_bit and not any(name.startswith(("utf-16", "utf-32")) for name in said):
+    if not seven_bit and not any(name.startswith(_WIDE) for name in said):
         try:
             return content.decode("utf-8"), "utf-8"
         except UnicodeDecodeError:

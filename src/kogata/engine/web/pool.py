@@ -44,14 +44,14 @@ def convert(pages: Iterable[Page], converter: Converter, processes: int) -> Iter
         waiting: deque[Any] = deque()
         for pipe in pipes:
             if batch := list(islice(stream, BATCH)):
-                pipe.send(batch)
+                _send(pipe, batch)
                 waiting.append(pipe)
         while waiting:
             pipe = waiting.popleft()
             found = _received(pipe)
             # It has its next pages before these are passed on, so that it works while others use them.
             if batch := list(islice(stream, BATCH)):
-                pipe.send(batch)
+                _send(pipe, batch)
                 waiting.append(pipe)
             yield from found
     finally:
@@ -63,10 +63,17 @@ def convert(pages: Iterable[Page], converter: Converter, processes: int) -> Iter
                 worker.terminate()
 
 
+def _send(pipe: Any, batch: list[Page]) -> None:
+    try:
+        pipe.send(batch)
+    except OSError:  # it is gone; what it said before, if anything, is asked for next
+        pass
+
+
 def _received(pipe: Any) -> list[Outcome]:
     try:
         found = pipe.recv()
-    except EOFError:
+    except (EOFError, OSError):
         raise KogataError(
             "a process that converts pages was killed",
             where="data.extract",

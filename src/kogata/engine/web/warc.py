@@ -60,7 +60,7 @@ def read_pages(file: InputFile, most: int, account: Account) -> Iterator[Page]:
                     reader.broken("damaged record", str(error))
                     continue
                 if not stream.damaged:
-                    if reader.number == 0 and not account.reasons:
+                    if reader.number == 0 and not reader.damages:
                         raise _no_archive(file, str(error)) from None
                     reader.broken("damaged record", str(error))
             if not stream.damaged:
@@ -93,10 +93,11 @@ class _Records:
 
     def __init__(self, file: InputFile, most: int, account: Account) -> None:
         self.file, self.most, self.account = file, most, account
-        self.number = 0
+        self.number = self.damages = 0
 
     def broken(self, reason: str, value: str) -> None:
         """Counts a place where no record could be read."""
+        self.damages += 1
         self.account.reject(
             reason, Document(f"{self.file.name}:{self.number}", "", source=self.file.name), value
         )

@@ -219,7 +219,7 @@ class Pretrain(Stage):
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
         """States the model's facts and what its training will take."""
         from kogata.engine import costs
-        from kogata.engine.curriculum import measuring_seconds
+        from kogata.engine.curriculum import measuring_bytes, measuring_seconds
 
         tokens = _tokens_facts(facts)
         train = tokens["splits"]["train"]
@@ -238,11 +238,10 @@ class Pretrain(Stage):
             fused=fused,
             processes=share.processes,
         )
-        untied = not spec.tied and spec.embed_width is None
-        start = self.corpus_start and untied and not facts.get("model")
+        start = self.corpus_start and not spec.tied and not facts.get("model")
         before = costs.STAGE_SECONDS + measuring_seconds(self.curriculum, train["tokens"])
         if start:
-            sizes = spec.vocab_size, spec.width, train["tokens"], machine
+            sizes = spec.vocab_size, spec.embed_width or spec.width, train["tokens"], machine
             rounds = costs.rounds_for(*sizes, self._seconds(share))
             before += costs.corpus_start_seconds(*sizes, rounds)
         budget = self._seconds(share)
@@ -252,6 +251,10 @@ class Pretrain(Stage):
         assert steps is not None
         seconds = budget if budget is not None else before + steps * step.seconds
         peak = costs.peak_bytes(spec, micro=micro, muon=muon, processes=share.processes, corpus_start=start)
+        measuring = measuring_bytes(self.curriculum, train["tokens"], self.context)
+        if measuring:
+            held = costs.TORCH_BYTES + costs.state_bytes(spec, muon) + measuring
+            peak = max(peak, share.processes * held)
         size = 4 * spec.parameters()
         made = {
             "spec": spec.to_dict(),
@@ -313,7 +316,7 @@ class Pretrain(Stage):
             context=self.context,
             corpus_start=self.corpus_start,
             rounds=costs.rounds_for(
-                spec.vocab_size, spec.width, train["tokens"], bench.machine, self._seconds(bench.share)
+                spec.vocab_size, spec.embed_width or spec.width, train["tokens"], bench.machine, self._seconds(bench.share)
             ),
             compile=self.compile,
             curriculum=None if self.curriculum == "auto" else self.curriculum,

@@ -177,6 +177,10 @@ class Stage(BaseModel):
     """Its result depends on torch's version, the device and the precision: they enter the key."""
     imports_torch: ClassVar[bool] = False
     """Its `run` imports torch, and its forecast counts that (a stage that trains always does)."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Packages whose versions its result depends on: they enter the key."""
+    cost_only: ClassVar[frozenset[str]] = frozenset()
+    """Settings that change what it costs and never what it makes: they stay out of the key."""
 
     def made_kind(self, facts: Mapping[str, Facts | None]) -> Kind:
         """Says what kind this stage makes, given its inputs' facts (`{"kind": …}` is among them)."""

@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializationInfo,
+    ValidationInfo,
     model_serializer,
     model_validator,
 )
@@ -99,11 +100,12 @@ class Choice(BaseModel):
         return {name: {} if settings is None else settings for name, settings in given.items()}
 
     @model_validator(mode="after")
-    def _of_plugin(self) -> Self:
+    def _of_plugin(self, info: ValidationInfo) -> Self:
         extra = self.__pydantic_extra__
         for name, settings in dict(extra or {}).items():
             if extra is not None and not isinstance(settings, BaseModel):
-                extra[name] = registry.variant(self.folder, name).Settings.model_validate(settings)
+                made = registry.variant(self.folder, name).Settings
+                extra[name] = made.model_validate(settings, context=info.context)
         return self
 
     @model_serializer(mode="plain")

@@ -12,7 +12,7 @@ from kogata.core.errors import Refused
 from kogata.core.receipt import Machine
 from kogata.core.recipe import Plan, PlannedStep, Recipe, Step
 from kogata.core.stage import Facts, SameAs, Share, Stage
-from kogata.runtime.keys import key_of, outside_content
+from kogata.runtime.keys import Address, key_of, outside_content
 from kogata.runtime.store import Found, Store
 from kogata.runtime.wire import Inputs, Wiring, fuse
 
@@ -42,7 +42,7 @@ class Context:
     processes: int = 1
     memory_bytes: int | None = None
     """What is available, where the budget names none."""
-    outside: dict[str, dict[str, str]] = field(default_factory=dict)
+    outside: dict[str, dict[Address, str]] = field(default_factory=dict)
     warm: bool = False
     """The worker imports torch at its start, for training that follows; set by `make_plan`."""
 

@@ -1,4 +1,7 @@
-"""Deduplication of a whole corpus: note, decide, write. A kill costs at most the shard in hand."""
+"""Deduplication of a whole corpus: note, decide, write.
+
+A kill costs the shard in hand while notes are taken or text is written; deciding starts over.
+"""
 
 from __future__ import annotations
 
@@ -133,7 +136,8 @@ def deduplicate(
         bench.progress(number + 1, 2 * len(shards), unit="shards")
     table = Table([shard.role for shard in shards], counts, [method.name for method in methods])
     notes = Notes(folders, counts, memory_bytes, tick, bench.log)
-    for method in methods:
+    # Who cuts lines out looks at what the others leave: else text that stands in a copy goes with the copy.
+    for method in sorted(methods, key=lambda method: getattr(method.variant, "EDITS", False)):
         method.variant.decide(method.settings, table, notes)
     ids = _Ids(notes)
     accounts: list[Facts] = []

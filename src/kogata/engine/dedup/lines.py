@@ -15,6 +15,7 @@ from kogata.core.variants import VariantSettings
 from kogata.engine.dedup._table import Notes, Table
 
 STREAMS = False
+EDITS = True
 BYTES_PER_LINE = 60
 """Memory of sorting one line's number."""
 
@@ -85,7 +86,7 @@ class Gather:
 
 
 def decide(settings: Settings, table: Table, notes: Notes) -> None:
-    """Finds the lines that repeat, among documents that stay, and notes how to take them out."""
+    """Finds the lines that repeat, among documents that stay in the end, and notes how to take them out."""
     first = notes.first
     counted = table.alive & (table.role != table.HELDOUT)
     total = sum((folder / "lines.bin").stat().st_size // 8 for folder in notes.folders)

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from kogata.core.artifact import Document
+from kogata.core.errors import DataError
 from kogata.core.variants import VariantSettings
 from kogata.engine.dedup._sketch import band_keys, bands_for, jaccard, sets_of, sketch
 from kogata.engine.dedup._table import Notes, Table
@@ -153,7 +154,19 @@ class _Forest:
 
 
 def decide(settings: Settings, table: Table, notes: Notes) -> None:
-    """Drops near-duplicates: clusters by compared pairs, and in each all that resemble one that stays."""
+    """Drops near-duplicates: clusters by compared pairs, and in each all that resemble one that stays.
+
+    Raises:
+        DataError: no document has the number that says which one stays.
+    """
+    wanted = np.concatenate([np.load(folder / "wanted.npy") for folder in notes.folders])
+    if len(wanted) and not np.isfinite(wanted).any():
+        raise DataError(
+            f"no document has a number called {settings.keep!r} in its meta",
+            where="keep of minhash in data.dedup",
+            expected="longest, first, or a number that data.read or data.extract put into the meta",
+            remedy="correct the name, or leave `keep` out to keep the longest",
+        )
     comparer = _Comparer(notes, settings.threshold)
     forest = _Forest(len(table.role))
     bands, rows = bands_for(settings.threshold)
@@ -163,7 +176,6 @@ def decide(settings: Settings, table: Table, notes: Notes) -> None:
         for group in _groups(notes, candidates, band):
             notes.stopping()
             left += _compare(group, comparer, forest)
-    wanted = np.concatenate([np.load(folder / "wanted.npy") for folder in notes.folders])
     clusters = 0
     for members in _clusters(forest, candidates):
         notes.stopping()

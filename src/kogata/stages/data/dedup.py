@@ -41,9 +41,9 @@ class Dedup(Stage):
     white space. The first stays, and each copy is counted with the document it copies. That is done as the
     documents stream by, in one pass with the stages before.
 
-    `methods: [heldout, exact, lines, minhash]` also takes out lines that repeat on a host's pages, and
-    near-duplicates: documents of which 80 % of the runs of five words (of five characters in Japanese and
-    Chinese) are those of another one. Candidates are found by MinHash, and every one is compared exactly
+    `methods: [heldout, exact, minhash, lines]` also takes out near-duplicates, and lines that repeat on a
+    host's pages. Near-duplicates are documents of which 80 % of the runs of five words (of five characters in Japanese and
+    Chinese) are those of another one: candidates are found by MinHash, and every one is compared exactly
     before it goes. The longest of a cluster stays. Then the stage reads the corpus twice, keeps its notes
     on disk, and goes on after a kill with the shard it was in. The artifact's `clusters.jsonl.zst` says
     what duplicated what, how it was found and how similar the two are. A corpus that was done earlier is
@@ -70,7 +70,7 @@ class Dedup(Stage):
     methods: list[Method] = Field(
         default_factory=lambda: [Method.of("heldout"), Method.of("exact")],
         min_length=1,
-        description="what is looked for, in this order: heldout, exact, lines, minhash",
+        description="what is looked for, in this order: heldout, exact, minhash; lines always comes last",
     )
     memory: Bytes = Field(
         default=512 * 2**20,
@@ -145,7 +145,8 @@ class Dedup(Stage):
                     # It streamed by before we knew; say so, for the judgement is not clean.
                     late = account.extra.get("held_out_copies_left_in_train", 0)
                     account.extra["held_out_copies_left_in_train"] = late + 1
-                seen.setdefault(name, (document.id, False))
+                if before is None or before[1]:
+                    seen[name] = (document.id, False)
                 yield account.keep(document)
                 continue
             found = next((text for why in reasons if before and (text := why(before[1]))), None)

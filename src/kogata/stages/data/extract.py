@@ -16,6 +16,9 @@ from kogata.core.stage import Account, Facts, InputPath, Resolved, Share, Stage
 from kogata.core.variants import Choice
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kogata.engine.files import InputFile
     from kogata.engine.web.page import Page
     from kogata.engine.web.survey import WebSurvey
 
@@ -61,6 +64,8 @@ class Extract(Stage):
     """
 
     makes = Kind.CORPUS
+    packages = ("fastwarc", "resiliparse", "trafilatura", "py3langid")
+    cost_only = frozenset({"processes"})
 
     path: InputPath | list[InputPath] = Field(
         description="WARC, WET or HTML, plain, .gz or .zst: file, folder, pattern, or a list of these"
@@ -118,11 +123,9 @@ class Extract(Stage):
         memory = share.memory_bytes or machine.memory_bytes
         fitting = max(1, (memory - BASE_BYTES) // (2 * PROCESS_BYTES)) if memory else MOST_PROCESSES
         count = min(machine.cores, fitting, MOST_PROCESSES)
-        why = (
-            f"{count}: one for each of {machine.cores} cores"
-            if count == machine.cores
-            else f"{count}: by memory"
-        )
+        each_core = f"one for each of {machine.cores} cores"
+        bound = {fitting: "as many as the memory holds", machine.cores: each_core}
+        why = f"{count}: {bound.get(count, 'more would wait for the one that reads')}"
         return Resolved(stage=self.model_copy(update={"processes": count}), reasons={"processes": why})
 
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
@@ -215,12 +218,13 @@ class Extract(Stage):
     ) -> Iterator[Page]:
         from kogata.engine.web.pages import pages_of
 
-        for path in [paths] if isinstance(paths, str) else paths:
-            files, named = _files(path)
+        files, given = _files(paths)
+        for file in files:
+            place = file.path.resolve()
             # A file that is held out by name is not trained on, though the pattern matches it too.
-            new = [file for file in files if file.path.resolve() not in taken]
-            taken.update(file.path.resolve() for file in new)
-            yield from pages_of(new, self.max_page, account, named=named, seen=seen)
+            if place not in taken:
+                taken.add(place)
+                yield from pages_of([file], self.max_page, account, named=place in given, seen=seen)
 
     def _seconds(self, found: WebSurvey) -> float:
         variant = self.extractor.variant
@@ -233,8 +237,8 @@ class Extract(Stage):
 
         parts = []
         for path in [paths] if isinstance(paths, str) else paths:
-            files, named = _files(path)
-            parts.append(survey_pages(files, self.max_page, named=named))
+            files, given = _files(path)
+            parts.append(survey_pages(files, self.max_page, named=bool(given)))
         return WebSurvey(
             text=merged([part.text for part in parts]),
             pages=sum(part.pages for part in parts),
@@ -242,14 +246,15 @@ class Extract(Stage):
         )
 
 
-def _files(path: str) -> tuple[list[Any], bool]:
-    """Lists the files of one path, and whether the user named this very file."""
+def _files(paths: str | list[str]) -> tuple[list[InputFile], set[Path]]:
+    """Lists the files that paths name, and which of them were named one by one."""
     from pathlib import Path
 
     from kogata.engine.text import input_files
     from kogata.engine.web.page import SUFFIXES
 
-    return input_files(path, SUFFIXES), Path(path).is_file()
+    places = map(Path, [paths] if isinstance(paths, str) else paths)
+    return input_files(paths, SUFFIXES), {place.resolve() for place in places if place.is_file()}
 
 
 def _nothing(account: Account, what: str, paths: str | list[str]) -> DataError:

@@ -97,7 +97,7 @@ class Filter(Stage):
         sealing = seal_seconds(size)
         seconds = 0.05 + size / BYTES_PER_SECOND + sealing
         peak = 75 * 2**20 + min(size, 2**25)
-        for module, _ in self._modules():
+        for _, module, _ in self._modules():
             seconds += size * module.SECONDS_PER_BYTE
             if hasattr(module, "learned"):
                 # The sample as text, and as numbers several times its size.
@@ -121,11 +121,11 @@ class Filter(Stage):
         from kogata.engine.filters._family import Family
 
         modules = self._modules()
-        ready = [module.family(settings) for module, settings in modules if not hasattr(module, "learned")]
+        ready = [made.family(settings) for _, made, settings in modules if not hasattr(made, "learned")]
         passed = _judged(_counted(documents, account), [Family(checks=self._own()), *ready], account)
-        for module, settings in modules:
+        for name, module, settings in modules:
             if hasattr(module, "learned"):
-                passed = _learned(passed, module, settings, account)
+                passed = _learned(passed, name, module.learned, settings, account)
         trained = 0
         for document in passed:
             trained += document.split == "train"
@@ -133,13 +133,13 @@ class Filter(Stage):
         if account.reasons and not trained:
             raise self._everything(account)
 
-    def _modules(self) -> list[tuple[Any, Any]]:
-        """Lists the families asked for with their settings, the cheap ones first."""
+    def _modules(self) -> list[tuple[str, Any, Any]]:
+        """Lists the families asked for: name, variant, settings; the cheap ones first."""
         from kogata.core.registry import registry
 
         chosen = self.rules.chosen.items() if self.rules else ()
-        found = [(registry.variant("engine.filters", name), settings) for name, settings in chosen]
-        return sorted(found, key=lambda item: item[0].SECONDS_PER_BYTE)
+        found = [(name, registry.variant("engine.filters", name), settings) for name, settings in chosen]
+        return sorted(found, key=lambda item: item[1].SECONDS_PER_BYTE)
 
     def _own(self) -> list[Any]:
         """Lists the stage's own rules in force, the cheap ones first."""
@@ -201,6 +201,9 @@ def _judged(documents: Iterable[Document], families: list[Any], account: Account
                     for reason, count in gone.items():
                         lines[reason] = lines.get(reason, 0) + count
                     view = View(text, document.meta)
+                    if not text.strip():
+                        account.reject(next(iter(gone)), document, f"all of {sum(gone.values())} lines")
+                        break
             failed = next(
                 ((reason, value) for reason, broken in family.checks if (value := broken(view)) is not None),
                 None,
@@ -213,32 +216,29 @@ def _judged(documents: Iterable[Document], families: list[Any], account: Account
 
 
 def _learned(
-    documents: Iterable[Document], module: Any, settings: Any, account: Account
+    documents: Iterable[Document], name: str, learn: Any, settings: Any, account: Account
 ) -> Iterator[Document]:
-    """Holds a sample of the documents, lets a family learn from it, and judges all."""
+    """Holds the first training documents, lets a family learn from them, and judges all."""
     from itertools import chain
 
     from kogata.engine.text import utf8_length
 
     stream = iter(documents)
-    ahead: list[Document] = []
     sample: list[Document] = []
     size = 0
     for document in stream:
-        ahead.append(document)
-        if document.split == "train":
-            sample.append(document)
+        if document.split != "train":
+            yield document
+            continue
+        sample.append(document)
         size += utf8_length(document.text)
         if size >= SAMPLE_BYTES or len(sample) >= SAMPLE_DOCUMENTS:
             break
     if not sample:
-        yield from chain(ahead, stream)
         return
-    family = module.learned(settings, sample)
-    name = module.__name__.rpartition(".")[2]
+    family = learn(settings, sample)
     account.extra.setdefault("learned_from", {})[name] = {"documents": len(sample), "bytes": size}
-    sample.clear()
-    yield from _judged(chain(_emptied(ahead), stream), [family], account)
+    yield from _judged(chain(_emptied(sample), stream), [family], account)
 
 
 def _emptied(documents: list[Document]) -> Iterator[Document]:

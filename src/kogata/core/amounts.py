@@ -233,6 +233,8 @@ class Forecast:
     """Bytes the artifact and its partial work take on disk."""
     seal_seconds: float = 0.0
     """The part of the cost that writes the artifact; saved where a fused neighbour takes the documents."""
+    advice: str = ""
+    """What would fit, where this does not fit the memory budget."""
 
     def fused(self) -> Forecast:
         """Takes out what writing would cost, for a stage whose documents go straight to the next."""

@@ -11,7 +11,7 @@ from typing import Any
 from kogata.core.amounts import format_seconds
 from kogata.core.receipt import Machine
 from kogata.core.shape import ModelShape
-from kogata.engine.costs import step_cost
+from kogata.engine.costs import peak_bytes, step_cost
 from kogata.nn.mixers import read_pattern
 from kogata.nn.sharing import Sharing, read_sharing
 from kogata.nn.spec import ModelSpec
@@ -84,11 +84,12 @@ class Extras:
         shared = self._shared()
         stored = max(1, layers // (shared.times * shared.loops))
         if self.pattern is not None:
-            names, settings = read_pattern(self.pattern, stored)
+            of = "the model's layers" if stored == layers else "the blocks whose weights are stored"
+            names, settings = read_pattern(self.pattern, stored, of)
             order = range(layers) if layers % (shared.times * shared.loops) else shared.order(layers)
             found["mixers"] = tuple(names[block % stored] for block in order)
             found["mixer_settings"] = tuple(settings[block % stored] for block in order)
-        if self.sharing is not None:
+        if shared != Sharing():
             found["sharing"] = shared.model_dump()
         if isinstance(self.ffn, dict):
             ((found["ffn"], found["ffn_settings"]),) = self.ffn.items()
@@ -240,3 +241,47 @@ def lr_for(optimizer: str, batch: int, vocab_size: int, continued: bool) -> tupl
     if small and optimizer != "muon":
         reason = f"measured best for a vocabulary of characters ({base:g} at 1,024), times √(batch / 1,024)"
     return round(lr, 6), reason + (", a quarter to go on with a trained model" if continued else "")
+
+
+def unmet(asked: ModelShape, given: ModelSpec) -> list[str]:
+    """Lists the settings of a shape that a given model does not have."""
+    names = ("layers", "width", "heads", "kv_heads", "ffn_width", "tied", "embed_width")
+    found = [name for name in names if getattr(asked, name) not in (None, getattr(given, name))]
+    if asked.family not in (ModelShape.model_fields["family"].default, given.family):
+        found.append("family")
+    if asked.parameters not in ("auto", given.parameters()):
+        found.append("parameters")
+    if asked.sharing is not None and read_sharing(asked.sharing) != given.shared():
+        found.append("sharing")
+    if asked.ffn is not None and given.ffn not in ([asked.ffn] if isinstance(asked.ffn, str) else asked.ffn):
+        found.append("ffn")
+    if asked.pattern is not None:
+        stored = given.stored_layers()
+        if read_pattern(asked.pattern, len(stored))[0] != tuple(map(given.mixer, stored)):
+            found.append("pattern")
+    return found
+
+
+def what_fits(
+    spec: ModelSpec, extras: Extras, context: int, memory: int, *, muon: bool, processes: int
+) -> str:
+    """Names what would train in so many bytes: a shorter context, or fewer and narrower layers."""
+
+    def fits(one: ModelSpec, tokens: int) -> bool:
+        return peak_bytes(one, micro=tokens, muon=muon, processes=processes) <= memory
+
+    found, shorter = [], context // 2
+    while shorter >= 64 and not fits(spec, shorter):
+        shorter //= 2
+    if shorter >= 64:
+        found.append(f"a context of {shorter:,}")
+    for layers, width in reversed(_ladder(extras)):
+        if layers * width >= spec.layers * spec.width:
+            continue
+        smaller = spec_of(
+            spec.family, shape_of(spec.family, layers, width, spec.tied), spec.vocab_size, context, extras
+        )
+        if fits(smaller, context):
+            found.append(f"{layers} layers of width {width}")
+            break
+    return f"what would fit: {' or '.join(found)}" if found else "no shape would fit with this vocabulary"

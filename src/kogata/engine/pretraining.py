@@ -249,7 +249,8 @@ def _decoder(
             prepare_torch(bench)
             took = bench.clock.now() - before
             bench.log(f"embedding and head from the corpus's pairs: {loss:.3f} nats a token ({took:.1f} s)")
-        group.share_tensors([*decoder.embed.parameters(), *decoder.head.parameters()])
+        outer = [part for part in (decoder.embed, decoder.head) if part is not None]
+        group.share_tensors([weight for part in outer for weight in part.parameters()])
     return decoder.to(bench.device), start
 
 

@@ -87,6 +87,13 @@ class Decoder(nn.Module):
         rows = self.embed if self.head is None else self.head
         return rows.whole() if isinstance(rows, FactorisedEmbedding) else rows.weight
 
+    def for_head(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Gives vectors and rows whose products are the logits: `hidden` and the head, or both narrow."""
+        rows = self.embed if self.head is None else self.head
+        if isinstance(rows, FactorisedEmbedding):
+            return rows.narrow(hidden), rows.weight
+        return hidden, rows.weight
+
     def hidden(
         self,
         ids: Tensor,
@@ -124,7 +131,7 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Computes the scores of every token of the vocabulary, [..., V]."""
-        return F.linear(hidden, self.head_weight)
+        return F.linear(*self.for_head(hidden))
 
     def forward(self, ids: Tensor) -> Tensor:
         """Computes logits [B, T, V] of ids [B, T]; training uses `hidden` and a chunked loss instead."""

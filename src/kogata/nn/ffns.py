@@ -49,3 +49,12 @@ def ffn_matrices(spec: ModelSpec, *, active: bool = False) -> list[tuple[int, in
     if spec.ffn == "relu2":
         return [inner, (spec.width, spec.ffn_width)]
     return registry.variant(FOLDER, spec.ffn).matrices(spec, ffn_settings(spec), active=active)
+
+
+def ffn_linears(spec: ModelSpec) -> list[tuple[int, int]]:
+    """Lists rows and columns of its linear layers, fused matrices as one."""
+    if spec.ffn in GATED:
+        return [(2 * spec.ffn_width, spec.width), (spec.width, spec.ffn_width)]
+    part = None if spec.ffn == "relu2" else registry.variant(FOLDER, spec.ffn)
+    given = getattr(part, "linears", None)
+    return ffn_matrices(spec) if given is None else given(spec, ffn_settings(spec))

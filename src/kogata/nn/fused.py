@@ -3,6 +3,7 @@
 Computes what `Decoder.hidden` computes, for what fits: full attention and windows, plain linear layers
 without bias, norms before mixers and feed-forward parts with gains of one (they start so, and pretraining
 holds them). Other mixers between them run as they are, their feed-forward parts fused.
+Blocks may stand in the order several times.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def fits(decoder: Decoder) -> bool:
     plain = spec.ffn in ("swiglu", "relu2") and not spec.qkv_bias and spec.head_dim <= MOST_HEAD
     return (
         plain
-        and decoder.loops is None
+        and (decoder.loops is None or not len(decoder.loops.changes))
         and _is_one(decoder.norm)
         and all(_ffn_fits(block) for block in decoder.layers())
     )
@@ -71,7 +72,9 @@ class FusedHidden:
 
     def __init__(self, decoder: Decoder, kernels: Kernels) -> None:
         self.decoder, self.kernels = decoder, kernels
-        self.whole = [_block_fits(block) for block in decoder.layers()]
+        blocks = decoder.layers()
+        order = range(len(blocks)) if decoder.loops is None else decoder.loops.order
+        self.passes = [(blocks[number], _block_fits(blocks[number])) for number in order]
 
     def __call__(self, ids: Tensor) -> Tensor:
         decoder = self.decoder
@@ -83,11 +86,11 @@ class FusedHidden:
         turn = cosine[:, 0, :half].contiguous(), sine[:, 0, half:].contiguous()
         x = decoder.embed(ids).view(batch * tokens, spec.width)
         place = Place(cosine, sine)
-        for layer, block in enumerate(decoder.layers()):
+        for layer, (block, whole) in enumerate(self.passes):
             facts = _Facts(self.kernels, tokens, spec, turn if spec.has_rope(layer) else None)
             mixer, ffn = block.mixer, block.ffn
             inner = ffn.gate_up if spec.ffn == "swiglu" else ffn.up
-            if not self.whole[layer]:
+            if not whole:
                 mixed = mixer(block.mixer_norm(x.view(batch, tokens, -1)), place)
                 x = _FeedForward.apply(x + mixed.view(x.shape), inner.weight, ffn.down.weight, facts)
                 continue

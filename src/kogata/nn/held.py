@@ -11,16 +11,6 @@ from torch import Tensor, nn
 class Hold(Protocol):
     """Gives a weight in float32, for the moment of one product."""
 
-    @property
-    def trainable(self) -> bool:
-        """Whether the weight itself is trained."""
-        ...
-
-    @property
-    def bytes(self) -> int:
-        """What it takes in memory while nobody uses it."""
-        ...
-
     def wide(self) -> Tensor:
         """Gives the weight [out, in] in float32."""
         ...
@@ -32,16 +22,6 @@ class Plain:
     def __init__(self, weight: Tensor) -> None:
         self.weight = weight
 
-    @property
-    def trainable(self) -> bool:
-        """Whether the weight itself is trained."""
-        return self.weight.requires_grad
-
-    @property
-    def bytes(self) -> int:
-        """What it takes in memory."""
-        return 4 * self.weight.numel()
-
     def wide(self) -> Tensor:
         """Gives the weight itself."""
         return self.weight
@@ -50,15 +30,8 @@ class Plain:
 class Bfloat16:
     """Half the bytes; exact where the checkpoint was bfloat16, else rounded to 8 bits of mantissa."""
 
-    trainable = False
-
     def __init__(self, weight: Tensor) -> None:
         self.narrow = weight.detach().to(torch.bfloat16)
-
-    @property
-    def bytes(self) -> int:
-        """What it takes in memory."""
-        return 2 * self.narrow.numel()
 
     def wide(self) -> Tensor:
         """Widens."""
@@ -68,17 +41,10 @@ class Bfloat16:
 class Int8:
     """A quarter of the bytes: 8 bits a weight and one scale a row, rounded to nearest."""
 
-    trainable = False
-
     def __init__(self, weight: Tensor) -> None:
         weight = weight.detach()
         self.scale = weight.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127
         self.narrow = (weight / self.scale).round_().to(torch.int8)
-
-    @property
-    def bytes(self) -> int:
-        """What it takes in memory."""
-        return self.narrow.numel() + 4 * self.scale.numel()
 
     def wide(self) -> Tensor:
         """Widens."""

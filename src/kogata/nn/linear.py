@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
@@ -41,6 +42,10 @@ class FactorisedEmbedding(nn.Embedding):
     def whole(self) -> Tensor:
         """Gives the rows widened, [V, D]."""
         return self.weight @ self.widen.weight.t()
+
+    def narrow(self, hidden: Tensor) -> Tensor:
+        """Gives of vectors [..., D] what narrow rows are multiplied with: cheaper than widening all rows."""
+        return F.linear(hidden, self.widen.weight.t())
 
 
 def scaled_embedding(rows: int, width: int, scale: float) -> nn.Embedding:

@@ -6,7 +6,7 @@ folders. It has
 * `Mixer(spec, layer)`, a torch module: `forward(x, place, state)`, `new_state(batch, capacity)`,
   `outputs` (its layers that write into the residual stream) and `parts()` (rows of fused layers);
 * `Settings`, a pydantic model, where it has settings (`spec.settings(layer)` hands them to the module);
-* `sizes(spec, settings, tokens) -> Sizes`, so that plans can count. Without it the module itself is counted,
+* `sizes(spec, layer, tokens) -> Sizes`, so that plans can count. Without it the module itself is counted,
   its products with weights alone.
 """
 
@@ -82,7 +82,9 @@ def settings_of(name: str, given: dict[str, Any]) -> BaseModel:
     Raises:
         RecipeError: a setting is unknown or out of its range.
     """
-    kind: type[BaseModel] = getattr(find(name), "Settings", VariantSettings)
+    # Full attention has none, and its file imports torch.
+    found = None if name == "full" else find(name)
+    kind: type[BaseModel] = getattr(found, "Settings", VariantSettings)
     try:
         return kind.model_validate(given)
     except ValidationError as error:
@@ -97,12 +99,15 @@ def settings_of(name: str, given: dict[str, Any]) -> BaseModel:
         ) from None
 
 
-def read_pattern(pattern: Sequence[Any], layers: int) -> tuple[tuple[str, ...], tuple[dict[str, Any], ...]]:
+def read_pattern(
+    pattern: Sequence[Any], layers: int, of: str = "the model's layers"
+) -> tuple[tuple[str, ...], tuple[dict[str, Any], ...]]:
     """Repeats a pattern over the layers: the mixers' names and their settings, one for each layer.
 
     Args:
         pattern: names, or `{name: settings}`.
-        layers: blocks of the model.
+        layers: to repeat it over.
+        of: what these are, for the message.
 
     Raises:
         RecipeError: the pattern is empty or longer than the layers, or an entry is not understood.
@@ -112,7 +117,7 @@ def read_pattern(pattern: Sequence[Any], layers: int) -> tuple[tuple[str, ...], 
             "the pattern does not fit the layers",
             where="model.pattern",
             found=f"{len(pattern)} entries",
-            expected=f"1 to {layers}, the model's layers",
+            expected=f"1 to {layers}, {of}",
             remedy="shorten the pattern, or give the model more `layers`",
         )
     entries = [_entry(item) for item in pattern]
@@ -141,7 +146,7 @@ def sizes_of(spec: ModelSpec, layer: int, tokens: int) -> Sizes:
         return full_sizes(spec, tokens)
     found = find(name)
     if hasattr(found, "sizes"):
-        return found.sizes(spec, spec.settings(layer), tokens)
+        return found.sizes(spec, layer, tokens)
     return _counted(found, spec, layer)
 
 
@@ -197,5 +202,7 @@ def _counted(found: Any, spec: ModelSpec, layer: int) -> Sizes:
         module = found.Mixer(spec, layer)
     weights = list(module.parameters())
     matrices = tuple((w.shape[0], w.shape[1]) for w in weights if w.ndim == 2)
+    linears = tuple((m.out_features, m.in_features) for m in module.modules() if type(m) is torch.nn.Linear)
     vectors = sum(w.numel() for w in weights if w.ndim != 2)
-    return Sizes(matrices=matrices, vectors=vectors, kept=sum(rows for rows, _ in matrices))
+    kept = sum(rows for rows, _ in matrices)
+    return Sizes(matrices=matrices, linears=linears, vectors=vectors, kept=kept)

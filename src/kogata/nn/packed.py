@@ -76,9 +76,6 @@ class PackedHidden:
             cos, sin = decoder.rope(0, len(positions), positions)
             place = Place(cos, sin, [ends])
             y = x[None]
-            if decoder.loops is not None:
-                assert first == 0, "blocks that are used more than once cannot be frozen apart"
-                return decoder.loops.run(list(blocks), y, place, [None] * decoder.spec.layers)[0]
             for block in blocks[first:last]:
                 y = block(y, place)
             return y[0]

@@ -50,26 +50,26 @@ class Sharing(BaseModel):
         Raises:
             RecipeError: naming the setting.
         """
+        if self.rank and self.loops == 1:
+            raise RecipeError("a change by loop needs loops", where="model.sharing.rank",
+                              found="one loop", expected="loops: 2 or more")  # fmt: skip
         if self.times * self.loops == 1:
-            if self.rank:
-                raise RecipeError("a change by loop needs loops", where="model.sharing.rank",
-                                  found="one loop", expected="loops: 2 or more")  # fmt: skip
             return
         if spec.layers % (self.times * self.loops):
             raise RecipeError(
                 "the layers cannot be shared out", where="model.sharing", found=f"{spec.layers} layers",
                 expected=f"a multiple of times · loops = {self.times * self.loops}",
             )  # fmt: skip
-        if self.rank and self.loops == 1:
-            raise RecipeError("a change by loop needs loops", where="model.sharing.rank",
-                              found="one loop", expected="loops: 2 or more")  # fmt: skip
         first = self.first_layers(spec.layers)
+        given = spec.mixer_settings or ({},) * spec.layers
         for layer, block in enumerate(self.order(spec.layers)):
-            same = spec.mixer(layer) == spec.mixer(first[block]) != "reuse"
-            if not same or spec.has_rope(layer) != spec.has_rope(first[block]):
+            one = first[block]
+            same = spec.mixer(layer) == spec.mixer(one) != "reuse" and given[layer] == given[one]
+            if not same or spec.has_rope(layer) != spec.has_rope(one):
                 raise RecipeError(
                     "layers that share weights must mix alike", where="model.sharing",
-                    found=f"layer {layer + 1} with {spec.mixer(layer)}", expected=spec.mixer(first[block]),
+                    found=f"layer {layer + 1} with {spec.mixer(layer)}",
+                    expected=f"{spec.mixer(one)} as in layer {one + 1}",
                     remedy="shorten `pattern`, so that it repeats within the stored blocks",
                 )  # fmt: skip
 

@@ -8,7 +8,7 @@ from typing import Any
 from kogata.core.errors import RecipeError
 from kogata.nn import families, mixers
 from kogata.nn.families import FAMILY
-from kogata.nn.ffns import GATED, ffn_matrices, ffn_settings
+from kogata.nn.ffns import ffn_linears, ffn_matrices, ffn_settings
 from kogata.nn.sharing import Sharing, read_sharing
 
 FAMILIES = ("llama", "qwen2", "qwen3", "smollm3", "arcee")
@@ -122,6 +122,8 @@ class ModelSpec:
             for name in ("embed_width", "sharing"):
                 if getattr(self, name) is not None:
                     raise _unfit(name, f"{getattr(self, name)} in the family {self.family}", "family: kogata")
+        elif self.embed_width is not None and not 0 < self.embed_width < self.width:
+            raise _unfit("embed_width", str(self.embed_width), f"less than the width {self.width}")
         for layer, name in enumerate(self.mixers or ()):
             if family.mixers is not None and name not in family.mixers:
                 raise RecipeError(
@@ -134,6 +136,9 @@ class ModelSpec:
             reason = check(self, self.settings(layer), layer) if check else None
             if reason:
                 raise _unfit(f"pattern.{name}", *reason)
+        turned = self.head_dim if self.rotary_dim is None else self.rotary_dim
+        if turned % 2 or not 0 < turned <= self.head_dim:
+            raise _unfit("rotary_dim", str(turned), f"an even number up to the head's {self.head_dim}")
         self.shared().check(self)
 
     @staticmethod
@@ -215,8 +220,7 @@ class ModelSpec:
 
     def linear_shapes(self, sizes: mixers.Sizes) -> list[tuple[int, int]]:
         """Lists rows and columns of one block's linear layers, fused matrices as one."""
-        gated = [(2 * self.ffn_width, self.width), (self.width, self.ffn_width)]
-        return [*(sizes.linears or sizes.matrices), *(gated if self.ffn in GATED else ffn_matrices(self))]
+        return [*(sizes.matrices if sizes.linears is None else sizes.linears), *ffn_linears(self)]
 
     def matrix_parameters(self) -> int:
         """Counts the weights in the blocks' matrices: what Muon trains; embedding and head are not in it."""
@@ -241,7 +245,15 @@ class ModelSpec:
         """Counts one token's forward products with weights, head included; shared blocks each time."""
         sizes, active = self.layer_sizes(), sum(r * c for r, c in ffn_matrices(self, active=True))
         blocks = sum(one.matrix_parameters + active for one in sizes)
-        return 2 * (blocks + self.shared().change_parameters(self, sizes) + self.vocab_size * self.width)
+        shared = self.shared()
+        blocks += shared.times * shared.change_parameters(self, sizes)
+        return 2 * blocks + self.head_flops()
+
+    def head_flops(self) -> int:
+        """Counts one token's forward products with embedding and head, which both may be factorised."""
+        if self.embed_width is None:
+            return 2 * self.vocab_size * self.width
+        return 2 * self.embed_width * (self.vocab_size + 2 * self.width)
 
     def forward_flops_per_token(self, context: int) -> int:
         """Counts the multiplications and additions of one token's forward pass, head included.

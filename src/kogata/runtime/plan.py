@@ -286,9 +286,11 @@ def _refusals(context: Context, planned: list[PlannedStep], total: Cost, disk: i
             )
     if budget.memory is not None and total.peak_bytes is not None and total.peak_bytes > budget.memory:
         worst = max(planned, key=lambda item: item.forecast.cost.peak_bytes or 0)
+        over = format_bytes(total.peak_bytes - budget.memory)
+        advice = f" ({worst.forecast.advice})" if worst.forecast.advice else ""
         found.append(
-            f"memory: {worst.step.label} needs {format_bytes(total.peak_bytes)}, "
-            f"the budget is {format_bytes(budget.memory)}"
+            f"memory: {worst.step.label} needs {format_bytes(total.peak_bytes)}, {over} more than "
+            f"the budget of {format_bytes(budget.memory)}{advice}"
         )
     on_gpu = [item for item in planned if type(item.stage).trains and context.machine.device != "cpu"]
     for item in on_gpu:

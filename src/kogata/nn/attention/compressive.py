@@ -30,11 +30,11 @@ class Settings(windows.Settings):
 check = windows.check
 
 
-def sizes(spec: ModelSpec, settings: Settings, tokens: int) -> mixers.Sizes:
+def sizes(spec: ModelSpec, layer: int, tokens: int) -> mixers.Sizes:
     """Counts the layer."""
-    local = windows.sizes(spec, settings, tokens)
+    local, size = windows.sizes(spec, layer, tokens), spec.settings(layer).of(spec)
     memory = spec.head_dim * (spec.head_dim + 1)
-    far = 4 * spec.heads * memory if tokens > settings.of(spec) else 0
+    far = 4 * spec.heads * memory if tokens > size else 0
     return mixers.Sizes(
         matrices=local.matrices,
         linears=local.linears,

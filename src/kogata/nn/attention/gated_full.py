@@ -24,7 +24,7 @@ class Settings(VariantSettings):
     """It has none; how much of a head turns is the model's `rotary_dim`."""
 
 
-def sizes(spec: ModelSpec, settings: Settings, tokens: int) -> mixers.Sizes:
+def sizes(spec: ModelSpec, layer: int, tokens: int) -> mixers.Sizes:
     """Counts the layer."""
     full = mixers.full_sizes(spec, tokens)
     (_, *rest) = full.matrices

@@ -39,14 +39,17 @@ def check(spec: ModelSpec, settings: Settings, layer: int) -> tuple[str, str] | 
     return None
 
 
-def sizes(spec: ModelSpec, settings: Settings, tokens: int) -> mixers.Sizes:
-    """Counts the layer as if it saw everything; behind a window it sees less."""
+def sizes(spec: ModelSpec, layer: int, tokens: int) -> mixers.Sizes:
+    """Counts the layer: it sees what the layer whose keys it uses sees."""
     matrices = mixers.attention_matrices(spec)
+    source = source_of(spec, layer)
+    assert source is not None, "a spec refuses it"
+    seen = mixers.sizes_of(spec, source, tokens)
     return mixers.Sizes(
         matrices=(matrices[0], matrices[3]),
         vectors=spec.head_dim,
-        flops=2 * spec.q_width * tokens,
-        slowness=mixers.FULL_SLOWNESS,
+        flops=seen.flops,
+        slowness=seen.slowness,
         kept=2 * spec.q_width,
     )
 

@@ -53,9 +53,9 @@ def check(spec: ModelSpec, settings: Settings, layer: int) -> tuple[str, str] | 
     return None
 
 
-def sizes(spec: ModelSpec, settings: Settings, tokens: int) -> mixers.Sizes:
+def sizes(spec: ModelSpec, layer: int, tokens: int) -> mixers.Sizes:
     """Counts the layer."""
-    size = settings.of(spec)
+    size = spec.settings(layer).of(spec)
     return mixers.Sizes(
         matrices=mixers.attention_matrices(spec),
         linears=mixers.attention_linears(spec),

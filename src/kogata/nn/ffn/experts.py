@@ -7,7 +7,7 @@ Pays when: memory is plenty and time is short: more weights at nearly the same p
 Hurts when: the file size is what counts, or width is small: an expert's products then are too small to be
     fast.
 Source: Switch Transformer (arXiv 2101.03961) for the balance; softmax after the choice: Mixtral
-    (arXiv 2401.04088).
+    (arXiv 2401.04088); a balance for each sequence: DeepSeek-V2 (arXiv 2405.04434, section 2.2.3).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Settings(VariantSettings):
     top: int = Field(default=1, ge=1)
     """Experts of one token."""
     balance: float = Field(default=0.01, ge=0)
-    """Weight of the loss that spreads tokens over the experts."""
+    """Weight of the loss that spreads each sequence's tokens over the experts."""
 
     @model_validator(mode="after")
     def _fewer(self) -> Settings:
@@ -60,6 +60,12 @@ def matrices(spec: ModelSpec, settings: Settings, *, active: bool) -> list[tuple
     return one * (settings.top if active else settings.count) + [(settings.count, spec.width)]
 
 
+def linears(spec: ModelSpec, settings: Settings) -> list[tuple[int, int]]:
+    """Lists rows and columns of the linear layers, fused matrices as one."""
+    inner = expert_width(spec, settings)
+    return [(2 * inner, spec.width), (spec.width, inner)] * settings.count + [(settings.count, spec.width)]
+
+
 @cache
 def _feed_forward() -> Any:
     import torch
@@ -76,14 +82,19 @@ def _feed_forward() -> Any:
         @staticmethod
         def forward(ctx: Any, x: Tensor, loss: Tensor, weight: float) -> Tensor:
             ctx.weight = weight
-            return x
+            return x.view_as(x)
 
         @staticmethod
         def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, Tensor, None]:
             return outputs[0], outputs[0].new_tensor(ctx.weight), None
 
     class FeedForward(nn.Module):
-        """Sends each token to its experts. Linear layers: `router`, each expert's `gate_up` and `down`."""
+        """Sends each token to its experts. Linear layers: `router`, each expert's `gate_up` and `down`.
+
+        Attributes:
+            part_of_step: the share of the whole step's tokens that the next forward pass sees. Whoever adds
+                up several passes sets it: the balance of a step then weighs the same however it is cut.
+        """
 
         outputs = ()
 
@@ -94,10 +105,15 @@ def _feed_forward() -> Any:
             inner = expert_width(spec, settings)
             self.router = linear(spec.width, settings.count)
             self.experts = nn.ModuleList(Gated(spec, layer, width=inner) for _ in range(settings.count))
+            self.part_of_step = 1.0
 
         def parts(self) -> dict[str, dict[str, int]]:
-            """States which layers other libraries keep apart: none."""
-            return {}
+            """States which layers are several matrices: our layer → their names and rows, in order."""
+            return {
+                f"experts.{number}.{name}": rows
+                for number, expert in enumerate(self.experts)
+                for name, rows in expert.parts().items()
+            }
 
         def forward(self, x: Tensor) -> Tensor:
             """Works on x [B, T, D]."""
@@ -107,15 +123,20 @@ def _feed_forward() -> Any:
             shares = best.softmax(-1) if self.top > 1 else scores.softmax(-1).gather(1, chosen)
             y = torch.zeros_like(flat)
             for number, expert in enumerate(self.experts):
+                # Also without a token: its weights then have a gradient of zeros, as every weight has one.
                 rows, slot = (chosen == number).nonzero(as_tuple=True)
-                if len(rows):
-                    out = expert(flat.index_select(0, rows)) * shares[rows, slot, None]
-                    y = y.index_add(0, rows, out)
-            if self.training and self.balance:
-                load = F.one_hot(chosen, self.count).sum((0, 1)) / chosen.numel()
-                loss = self.count * (scores.softmax(-1).mean(0) * load).sum()
-                y = Balanced.apply(y, loss, self.balance)
+                out = expert(flat.index_select(0, rows)) * shares[rows, slot, None]
+                y = y.index_add(0, rows, out)
+            if self.training and self.balance and torch.is_grad_enabled():
+                y = Balanced.apply(y, self._uneven(scores, chosen, x.shape), self.balance * self.part_of_step)
             return y.view(x.shape)
+
+        def _uneven(self, scores: Tensor, chosen: Tensor, shape: torch.Size) -> Tensor:
+            """Measures how unevenly each sequence's tokens are spread, 1 where they are even; the mean."""
+            tokens = shape[-2] if len(shape) > 2 else len(scores)
+            odds = scores.softmax(-1).view(-1, tokens, self.count).mean(1)
+            load = F.one_hot(chosen, self.count).view(-1, tokens * self.top, self.count).float().mean(1)
+            return self.count * (odds * load).sum(-1).mean()
 
     return FeedForward
 

@@ -44,8 +44,9 @@ class Settings(VariantSettings):
         return self.heads or spec.heads, self.key_dim or spec.head_dim, self.value_dim or spec.head_dim
 
 
-def sizes(spec: ModelSpec, settings: Settings, tokens: int) -> mixers.Sizes:
+def sizes(spec: ModelSpec, layer: int, tokens: int) -> mixers.Sizes:
     """Counts the layer."""
+    settings = spec.settings(layer)
     heads, key, value = settings.of(spec)
     inner, conv = heads * value, heads * (2 * key + value)
     width = spec.width

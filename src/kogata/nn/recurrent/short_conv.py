@@ -33,16 +33,16 @@ class Settings(VariantSettings):
     """Tokens it sees, itself included."""
 
 
-def sizes(spec: ModelSpec, settings: Settings, tokens: int) -> mixers.Sizes:
+def sizes(spec: ModelSpec, layer: int, tokens: int) -> mixers.Sizes:
     """Counts the layer."""
-    width = spec.width
+    width, size = spec.width, spec.settings(layer).size
     return mixers.Sizes(
         matrices=((width, width),) * 4,
         linears=((3 * width, width), (width, width)),
-        vectors=settings.size * width,
-        flops=2 * (settings.size + 1) * width,
+        vectors=size * width,
+        flops=2 * (size + 1) * width,
         slowness=SLOWNESS,
-        cache_floats=(settings.size - 1) * width,
+        cache_floats=(size - 1) * width,
         kept=6 * width,
     )
 

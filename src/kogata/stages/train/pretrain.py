@@ -109,7 +109,8 @@ class Pretrain(Stage):
         counted = self.steps is not None or self.tokens is not None or self.epochs is not None
         return self.time is not None or (not counted and share.seconds is not None)
 
-    def _seconds(self, share: Share) -> float | None:
+    def _seconds(self, share: Share) -> float |def _given_spec(facts: Mapping[str, Facts | None]) -> ModelSpec | None:
+    from kogata.nn.families import FAMILY
         given = [value for value in (self.time, share.seconds) if value is not None]
         return min(given) if given and self.clocked(share) else None
 
@@ -129,6 +130,8 @@ class Pretrain(Stage):
         changes: dict[str, Any] = {}
         seconds = self._seconds(share)
         given = _given_spec(facts)
+        if given is not None:
+            _refuse_other_shape(self.model, given)
         context, reason = self.context, ""
         if context == "auto":
             context, reason = autosize.context_for(train["tokens"], train["documents"], tokens["vocab_size"])
@@ -218,7 +221,7 @@ class Pretrain(Stage):
 
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
         """States the model's facts and what its training will take."""
-        from kogata.engine import costs
+        from kogata.engine import autosize, costs
         from kogata.engine.curriculum import measuring_bytes, measuring_seconds
 
         tokens = _tokens_facts(facts)
@@ -255,6 +258,12 @@ class Pretrain(Stage):
         if measuring:
             held = costs.TORCH_BYTES + costs.state_bytes(spec, muon) + measuring
             peak = max(peak, share.processes * held)
+        advice = ""
+        if share.memory_bytes is not None and peak > share.memory_bytes:
+            extras = autosize.Extras.of(self.model)
+            advice = autosize.what_fits(
+                spec, extras, self.context, share.memory_bytes, muon=muon, processes=share.processes
+            )
         size = 4 * spec.parameters()
         made = {
             "spec": spec.to_dict(),
@@ -274,7 +283,8 @@ class Pretrain(Stage):
             peak_bytes=peak,
             size_bytes=size,
         )
-        return Forecast(facts=made, cost=cost, disk_bytes=size + 2 * costs.state_bytes(spec, muon))
+        disk = size + 2 * costs.state_bytes(spec, muon)
+        return Forecast(facts=made, cost=cost, disk_bytes=disk, advice=advice)
 
     def _spec(self, facts: Mapping[str, Facts | None]) -> ModelSpec:
         from kogata.engine import autosize
@@ -316,7 +326,11 @@ class Pretrain(Stage):
             context=self.context,
             corpus_start=self.corpus_start,
             rounds=costs.rounds_for(
-                spec.vocab_size, spec.embed_width or spec.width, train["tokens"], bench.machine, self._seconds(bench.share)
+                spec.vocab_size,
+                spec.embed_width or spec.width,
+                train["tokens"],
+                bench.machine,
+                self._seconds(bench.share),
             ),
             compile=self.compile,
             curriculum=None if self.curriculum == "auto" else self.curriculum,
@@ -343,6 +357,20 @@ def _tokens_facts(facts: Mapping[str, Facts | None]) -> Facts:
     return tokens
 
 
+def _refuse_other_shape(asked: ModelShape, given: ModelSpec) -> None:
+    from kogata.engine import autosize
+
+    unmet = autosize.unmet(asked, given)
+    if unmet:
+        raise RecipeError(
+            "a given model keeps its shape",
+            where=f"train.pretrain.model.{unmet[0]}",
+            found=f"{', '.join(unmet)} beside a model to train on",
+            expected="no `model` settings, or those that model has",
+            remedy="leave `model` out; or begin from scratch, without the slot `model`",
+        )
+
+
 def _given_spec(facts: Mapping[str, Facts | None]) -> ModelSpec | None:
     from kogata.nn.spec import ModelSpec
 
@@ -354,7 +382,7 @@ def _given_spec(facts: Mapping[str, Facts | None]) -> ModelSpec | None:
             "this model cannot be trained on here",
             where="train.pretrain, slot model",
             found=f"architecture {model.get('architecture')}",
-            expected="llama, qwen2, qwen3, smollm3 or arcee",
+            expected=f"one of the families {', '.join(FAMILY)}",
             remedy="use train.finetune, which runs other architectures through transformers",
         )
     return ModelSpec.from_dict(dict(model["spec"]))

@@ -148,11 +148,18 @@ def _is_conversation(value: Any) -> bool:
 
 def _are_labels(values: Sequence[Any]) -> bool:
     given = [value for value in values if value not in (None, "")]
-    short = all(
-        isinstance(value, bool | int) or (isinstance(value, str) and len(value) <= LONGEST_LABEL)
-        for value in given
-    )
-    return bool(given) and short
+    return bool(given) and all(map(_is_label, given))
+
+
+def _is_label(value: Any) -> bool:
+    if isinstance(value, float):
+        return value.is_integer()
+    return isinstance(value, int) or (isinstance(value, str) and len(value) <= LONGEST_LABEL)
+
+
+def could_be_corpus(columns: Columns) -> bool:
+    """Says whether a column is called as the text of a corpus is: `text`, `content`, 本文."""
+    return _plain(columns.roles.get("text", "")) in map(_plain, TEXT_NAMES)
 
 
 def field_of(row: Mapping[str, Any], header: str) -> Any:
@@ -205,10 +212,18 @@ def _paste(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
 
     texts = [name for name in names if any(isinstance(row.get(name), str) for row in rows)] or list(names)
     chosen = sorted(texts, key=length, reverse=True)[:2]
+    longest = max(chosen, key=length, default="…")
     chosen.sort(key=list(names).index)
     first, last = (chosen * 2)[:2] if chosen else ("…", "…")
-    longest = max(chosen, key=length, default="…")
-    return (
-        f"add to data.read:  columns: {{prompt: {quoted(first)}, completion: {quoted(last)}}}  "
-        f"(or, to read text:  columns: {{text: {quoted(longest)}}})"
-    )
+    ways = [f"columns: {{prompt: {quoted(first)}, completion: {quoted(last)}}}"]
+    label = next((name for name in names if name != longest and _repeats(name, rows)), None)
+    if label is not None:
+        ways.append(f"or, to classify:  columns: {{text: {quoted(longest)}, label: {quoted(label)}}}")
+    ways.append(f"or, to read text:  columns: {{text: {quoted(longest)}}}")
+    return f"add to data.read:  {ways[0]}  ({'; '.join(ways[1:])})"
+
+
+def _repeats(name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Says whether a column looks like labels: short values, some of them again."""
+    values = [row.get(name) for row in rows if row.get(name) not in (None, "")]
+    return _are_labels(values) and 1 < len(set(map(str, values))) < len(values)

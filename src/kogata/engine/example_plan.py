@@ -89,8 +89,8 @@ def _sampled(reading: Reading) -> Facts:
         share = named[name]
         if isinstance(share, float | int) and share:
             splits[name] = _scaled(train, rows_wanted(share, train["examples"]))
-    apart = sum(splits[name]["examples"] for name in ("heldout", "test") if not groups[name] and name in splits)
-    splits["train"] = _scaled(train, train["examples"] - apart)
+    shared = [splits[name]["examples"] for name in splits if name != "train" and not groups[name]]
+    splits["train"] = _scaled(train, train["examples"] - sum(shared))
     order = [name for name in ("train", "heldout", "test") if name in splits]
     return facts | {"splits": {name: splits[name] for name in order}}
 

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from kogata.core.artifact import SPLITS, Document
 from kogata.core.errors import DataError
 from kogata.core.stage import Account, Facts
-from kogata.engine.columns import LOOKED_AT, Columns, check_asked, map_columns, unknown_columns
+from kogata.engine.columns import (
+    LOOKED_AT,
+    Columns,
+    check_asked,
+    could_be_corpus,
+    map_columns,
+    unknown_columns,
+)
 from kogata.engine.conversation import Problem
 from kogata.engine.example_rows import RowProblem, RowReader, at
 from kogata.engine.example_split import question_hash, split_examples
@@ -67,7 +75,7 @@ class Gathered:
     rows: int = 0
     """Rows looked at, those with problems included."""
     also_heldout: int = 0
-    """Training rows left out because their question is held out by name."""
+    """Training rows left out because their question, or their group, is held out by name."""
     mended: int = 0
     read_bytes: int = 0
 
@@ -138,7 +146,7 @@ def gather(reading: Reading, *, most_bytes: int | None = None) -> Gathered:
 
     Args:
         reading: what, and how.
-        most_bytes: stop after about so many bytes of text of each path; for a look at the beginning.
+        most_bytes: stop after about so many bytes of text of each file; for a look at the beginning.
 
     Raises:
         DataError: nothing can be read, the columns cannot be told, or there are too few rows to hold some out.
@@ -146,6 +154,7 @@ def gather(reading: Reading, *, most_bytes: int | None = None) -> Gathered:
     found = Gathered()
     taken: set[Path] = set()
     named: set[int] = set()
+    groups: set[str] = set()
     shares: dict[str, float] = {}
     for split, apart in (("test", reading.test), ("heldout", reading.heldout)):
         if isinstance(apart, float | int):
@@ -156,9 +165,10 @@ def gather(reading: Reading, *, most_bytes: int | None = None) -> Gathered:
             raise _nothing(found, apart, f"nothing to read for {split}")
         found.splits[split] = rows
         named |= {question_hash(example) for example in rows}
+        groups |= {example.group for example in rows if example.group is not None}
     rows = list(_examples(reading.path, reading, found, taken, most_bytes))
     if named:
-        kept = [example for example in rows if question_hash(example) not in named]
+        kept = [row for row in rows if question_hash(row) not in named and row.group not in groups]
         found.also_heldout = len(rows) - len(kept)
         rows = kept
     if not rows:
@@ -214,8 +224,8 @@ def _of_file(
     options = ReadOptions(encoding=reading.encoding, split_on=reading.split_on)
     account = Account(examples_kept=10**9)
     if hasattr(reader, "rows"):
-        rows = _limited(reader.rows(file, options, account), found, most_bytes)
-        yield from _of_rows(rows, file, reading, found)
+        with closing(reader.rows(file, options, account)) as rows:
+            yield from _of_rows(_limited(rows, found, most_bytes), file, reading, found)
     else:
         for document in documents_of([file], options, account, named=True):
             found.rows += 1
@@ -231,12 +241,19 @@ def _of_file(
                 source=row.get("id") or file.name,
                 field="",
                 reason=reason,
-                found=str(row.get("value") or row.get("text") or ""),
+                found=_shown(row),
                 expected=expected,
                 remedy=remedy,
             )
             for row in shown
         ]
+
+
+def _shown(row: Mapping[str, Any]) -> str:
+    """Shows why a row was rejected, and its beginning."""
+    why, text = str(row.get("value") or ""), " ".join(str(row.get("text") or "").split())
+    text = text if len(text) <= 60 else text[:59] + "…"
+    return ": ".join(part for part in (why, text) if part)
 
 
 _EXPECTED = {
@@ -312,6 +329,9 @@ def columns_of(rows: Sequence[Mapping[str, Any]], reading: Reading, where: str) 
 def finds_examples(reading: Reading) -> tuple[bool, str]:
     """Says whether files hold examples rather than text, by the columns of the first table, and why.
 
+    A column of text beside one of labels is a corpus, unless the recipe says otherwise: many corpora carry
+    the kind or the source of a text so.
+
     Raises:
         DataError: a path names nothing.
     """
@@ -328,19 +348,34 @@ def finds_examples(reading: Reading) -> tuple[bool, str]:
                 return True, columns.said
             continue
         for file in input_files(path):
-            reader = readers()[file.suffix]
-            if not hasattr(reader, "rows"):
-                continue
-            try:
-                stream = reader.rows(file, ReadOptions(encoding=reading.encoding), Account())
-                rows = [row for (_, row), _ in zip(stream, range(LOOKED_AT), strict=False)]
-            except Unreadable:
+            stamp = file.path.stat()
+            rows = _first_rows(file, reading.encoding, stamp.st_mtime_ns, stamp.st_size)
+            if rows is None:
                 continue
             columns = columns_of(rows, replace(reading, columns={}), str(file.path)) if rows else None
-            if columns is not None and columns.form != "text":
-                return True, f"{file.name}: {columns.said}"
             names = list(dict.fromkeys(str(name) for row in rows for name in row))
             if columns is None and len(names) > 1:
                 raise unknown_columns(names, rows, str(file.path))
-            return False, f"{file.name} has no columns of prompts, answers or labels"
+            if columns is None or columns.form == "text":
+                return False, f"{file.name} has no columns of prompts, answers or labels"
+            if columns.form == "label" and could_be_corpus(columns):
+                text, label = columns.roles["text"], columns.roles["label"]
+                said = f"kind: examples would take {label!r} as the label"
+                return False, f"{file.name} has a column {text!r}; {said}"
+            return True, f"{file.name}: {columns.said}"
     return False, "text files"
+
+
+@lru_cache(maxsize=32)
+def _first_rows(
+    file: InputFile, encoding: str, changed_ns: int, size: int
+) -> list[Mapping[str, Any]] | None:
+    """Gives the first rows of a table; None of what is none or cannot be read. Wiring asks several times."""
+    reader = readers()[file.suffix]
+    if not hasattr(reader, "rows"):
+        return None
+    try:
+        with closing(reader.rows(file, ReadOptions(encoding=encoding), Account())) as stream:
+            return [row for (_, row), _ in zip(stream, range(LOOKED_AT), strict=False)]
+    except Unreadable:
+        return None

@@ -131,12 +131,12 @@ class RowReader:
     def _text(self, row: Mapping[str, Any], role: str, *, may_be_blank: bool = False) -> str | Problem:
         header = self.columns.roles[role]
         value = field_of(row, header)
-        if value is None:
+        if value is None or value != value:  # A table's NaN is an empty cell.
             return self._missing(row, role)
         if isinstance(value, bool):
             return "true" if value else "false"
         if isinstance(value, int | float):
-            return f"{value:g}" if isinstance(value, float) and value.is_integer() else str(value)
+            return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
         if not isinstance(value, str):
             return Problem(
                 field=header,

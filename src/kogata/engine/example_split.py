@@ -25,7 +25,8 @@ def split_examples(
 ) -> dict[str, list[Example]]:
     """Sets rows apart: those whose question has the lowest hashes, whatever the seed and the order.
 
-    Rows with one question, or of one group, share a split: nothing that is judged was trained on.
+    Rows with one question, or of one group, share a split: nothing that is judged was trained on. Every
+    label keeps a row in training, for what was never seen cannot be known.
 
     Args:
         examples: all rows.
@@ -46,17 +47,40 @@ def split_examples(
     # Where rows come in groups, a split takes at least one whole group.
     wanted = {name: max(rows, float(min(weight.values(), default=1))) for name, rows in wanted.items()}
     places = choose_lowest(weight, wanted)
-    if any(name not in places.values() for name in wanted) or len(places) == len(weight):
-        raise DataError(
-            "there are too few rows to hold some out",
-            where=where,
-            found=f"{len(examples)} rows in {len(weight)} groups that stay together",
-            expected=f"rows for {' and '.join(wanted)} besides those to train on",
-            remedy="give more rows, name another file (heldout: other.csv), or go without (heldout: 0)",
-        )
+    full = len(places) == len(weight)
+    _keep_labels(examples, units, places)
+    if full or any(name not in places.values() for name in wanted):
+        raise _too_few(examples, len(weight), wanted, where)
     for example, unit in zip(examples, units, strict=True):
         found[places.get(unit, "train")].append(example)
     return {name: rows for name, rows in found.items() if rows}
+
+
+def _keep_labels(examples: Sequence[Example], units: Sequence[int], places: dict[int, str]) -> None:
+    """Puts rows back to training, the lowest hashes first, until it has a row of every label."""
+    labels: dict[int, set[str]] = {}
+    for example, unit in zip(examples, units, strict=True):
+        if example.form == "label":
+            labels.setdefault(unit, set()).add(example.fields["label"])
+    known = {label for unit, mine in labels.items() if unit not in places for label in mine}
+    for unit in sorted(places):
+        mine = labels.get(unit, set())
+        if not mine <= known:
+            del places[unit]
+            known |= mine
+
+
+def _too_few(examples: Sequence[Example], groups: int, wanted: Mapping[str, float], where: str) -> DataError:
+    labels = {example.fields["label"] for example in examples if example.form == "label"}
+    more = f", {len(labels)} labels" if labels else ""
+    return DataError(
+        "there are too few rows to hold some out",
+        where=where,
+        found=f"{len(examples)} rows in {groups} groups that stay together{more}",
+        expected=f"rows for {' and '.join(wanted)} besides those to train on"
+        + (", of every label" if labels else ""),
+        remedy="give more rows, name another file (heldout: other.csv), or go without (heldout: 0)",
+    )
 
 
 def question_hash(example: Example) -> int:

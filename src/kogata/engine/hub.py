@@ -89,7 +89,7 @@ def hub_file(text: str) -> InputFile:
 
 def hub_columns(text: str) -> list[str]:
     """Lists a data set's columns as the hub states them; empty when it does not."""
-    return list(_load(text, "load_dataset_builder").info.features or ())
+    return list(getattr(_load(text, "load_dataset_builder").info, "features", None) or ())
 
 
 def hub_size(text: str) -> tuple[int, int] | None:

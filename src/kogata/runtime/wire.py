@@ -113,6 +113,7 @@ class Wiring:
 def _maker(kinds: Sequence[Kind]) -> str | None:
     makers = {
         Kind.CORPUS: "data.read",
+        Kind.EXAMPLES: "data.read with `kind: examples`",
         Kind.TOKENIZER: "tokenizer.train",
         Kind.TOKENS: "tokenizer.encode",
         Kind.MODEL: "train.pretrain or model.read",

@@ -64,8 +64,10 @@ class Read(Stage):
     Text becomes a corpus, to train a model from nothing. Rows with a prompt and a completion, a question and
     an answer, an instruction with input and output, chat messages (with tools), or a text and its label
     become examples, to fine-tune a model. Headers are known by their usual names, Japanese ones too;
-    `columns` names others. Examples are held out by the hash of what is asked, at least 20 rows where that
-    is no more than a tenth; rows with one question, or of one `group`, stay in one split.
+    `columns` names others. A table of `text` and labels may be a corpus or examples: `kind: examples`, or
+    naming the label's column, makes it examples. Examples are held out by the hash of what is asked, at
+    least 20 rows where that is no more than a tenth; rows with one question, or of one `group`, stay in one
+    split, and of every label a row is trained on. `kogata check` looks at the rows without training.
 
     Held-out text is chosen by content, never by seed, so recipes that differ later are judged on the same
     text. With fewer than about five whole documents for a share, long documents are cut into parts at
@@ -227,7 +229,7 @@ class Read(Stage):
     def _forecast_examples(self, machine: Machine) -> Forecast:
         from kogata.engine.example_plan import plan_examples
 
-        planned = plan_examples(self._reading())
+        planned = plan_examples(self.reading())
         size = sum(split["bytes"] for split in planned.facts["splits"].values())
         rows = sum(split["examples"] for split in planned.facts["splits"].values())
         seconds = 0.2 + rows * EXAMPLE_SECONDS + size / EXAMPLE_BYTES_PER_SECOND
@@ -249,7 +251,7 @@ class Read(Stage):
         from kogata.engine.example_reading import gather
         from kogata.engine.examples import ExamplesWriter
 
-        found = gather(self._reading())
+        found = gather(self.reading())
         for line in found.lines():
             bench.log(line)
         writer = ExamplesWriter(bench.out)
@@ -267,7 +269,8 @@ class Read(Stage):
         facts["accounts"] = {bench.label: found.account()}
         return facts
 
-    def _reading(self) -> Reading:
+    def reading(self) -> Reading:
+        """States what is read, and how, as the engine takes it."""
         from kogata.engine.example_reading import Reading
 
         return Reading(
@@ -286,7 +289,7 @@ class Read(Stage):
 
         if isinstance(self.heldout, Tail) or isinstance(self.test, Tail):
             return False, "a tail is held out, which only text has"
-        return finds_examples(self._reading())
+        return finds_examples(self.reading())
 
     def each(self, documents: Iterable[Document], account: Account) -> Iterator[Document]:
         """Yields the documents of the files; test and held-out files first."""

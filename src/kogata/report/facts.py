@@ -44,6 +44,8 @@ def accounts_of(receipts: Iterable[Receipt]) -> dict[str, dict[str, Any]]:
     """Gathers the accounts of the per-document stages: label → counts, in the order they were made."""
     found: dict[str, dict[str, Any]] = {}
     for receipt in receipts:
+        if receipt.parent is not None:
+            continue
         for label, account in (receipt.facts.get("accounts") or {}).items():
             if isinstance(account, dict):
                 found[label] = account
@@ -56,6 +58,8 @@ def accounts_of(receipts: Iterable[Receipt]) -> dict[str, dict[str, Any]]:
 def bytes_per_token(receipts: Iterable[Receipt]) -> float | None:
     """Gives the bytes of text a training token stands for, from the encoded corpus; None when unknown."""
     for receipt in receipts:
+        if receipt.parent is not None:
+            continue
         train = ((receipt.facts.get("splits") or {}).get("train")) or {}
         if train.get("tokens") and train.get("bytes"):
             return train["bytes"] / train["tokens"]

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from kogata.core.amounts import Budget, Cost, format_bytes, format_count, format_seconds
 from kogata.core.receipt import Machine, Receipt, total_cost
 from kogata.report.cards import as_recipe
-from kogata.report.facts import accounts_of, joules_text, reason_text
+from kogata.report.facts import joules_text, reason_text
 from kogata.report.plots import bar
 
 _JAPANESE = re.compile(r"[\u3040-\u30ff]")
@@ -236,47 +236,6 @@ def _off(real: float | None, forecast: float | None, share: float, least: float)
     if real is None or forecast is None:
         return False
     return abs(real - forecast) > max(share * forecast, least)
-
-
-# Data
-
-
-def funnel_rows(receipts: Sequence[Receipt]) -> tuple[list[dict[str, Any]], str]:
-    """Gives what each per-document stage kept and dropped, with reasons and examples."""
-    accounts = accounts_of(receipts)
-    most = max((account.get("read_bytes") or 0 for account in accounts.values()), default=0) or 1
-    rows = []
-    for label, account in accounts.items():
-        reasons: dict[str, int] = account.get("reasons") or {}
-        drops = []
-        for reason, count in sorted(reasons.items(), key=lambda pair: -pair[1]):
-            size = (account.get("reason_bytes") or {}).get(reason)
-            size_text = f", {format_bytes(size)}" if size else ""
-            examples = [_example(row) for row in (account.get("examples") or {}).get(reason, [])]
-            text = f"{count:,} {reason.replace('_', ' ')}{size_text}"
-            drops.append({"text": text, "examples": examples})
-        kept = account.get("kept_bytes") or 0
-        rows.append(
-            {
-                "label": label,
-                "bar": bar(kept, most),
-                "kept": f"{account.get('kept', 0):,} documents, {format_bytes(kept)}",
-                "drops": drops,
-            }
-        )
-    if not rows:
-        return rows, ""
-    last = list(accounts.values())[-1]
-    return rows, f"{(last.get('kept_bytes') or 0) / most:.1%} of the bytes kept"
-
-
-def _example(row: Mapping[str, Any]) -> dict[str, Any]:
-    parts = [str(row[name]) for name in ("source", "id") if row.get(name)]
-    if row.get("value") is not None:
-        value = row["value"]
-        parts.append(f"value {value:.4g}" if isinstance(value, float) else f"value {value}")
-    text = str(row.get("text") or "")
-    return {"head": " · ".join(parts), "text": text, "lang": language(text)}
 
 
 # The rest

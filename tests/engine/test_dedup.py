@@ -10,7 +10,8 @@ import pytest
 from dedup_bench import corpus_of, data_bench
 
 from kogata.core.artifact import Document
-from kogata.engine.dedup import lines, minhash
+from kogata.core.errors import DataError
+from kogata.engine.dedup import _sketch, lines, minhash
 from kogata.engine.dedup._passes import Method, deduplicate
 from kogata.engine.dedup._sketch import band_keys, bands_for, jaccard, sets_of, sketch
 from kogata.engine.text import read_corpus
@@ -177,3 +178,35 @@ def test_lines_within_the_corpus_need_no_address(tmp_path: Path) -> None:
     chosen = lines.Settings(within="corpus", documents=4)
     deduplicate(corpus.path, None, [Method("lines", lines, chosen)], 2**20, bench)
     assert [d.text for d in read_corpus(bench.out, "train")] == ["same\nown 0", "own 1", "own 2", "own 3"]
+
+
+def test_lines_of_near_duplicates_are_not_lost_with_the_copy(tmp_path: Path) -> None:
+    body = [f"Line {at} of the text says that {' '.join(words(9, random.Random(at)))}." for at in range(12)]
+    documents = [page(str(at), "a.jp", [*body, *extra]) for at, extra in enumerate([[], ["and more"], []])]
+    documents += [page("9", "a.jp", ["something else"])]
+    bench = data_bench(tmp_path / "run")
+    corpus = corpus_of(tmp_path / "corpus", documents)
+    methods = [Method("lines", lines, lines.Settings()), Method("minhash", minhash, minhash.Settings())]
+    deduplicate(corpus.path, None, methods, 2**20, bench)
+    found = {document.id: document.text for document in read_corpus(bench.out, "train")}
+    assert set(found) == {"1", "9"} and found["1"] == documents[1].text
+
+
+def test_a_sketch_of_few_runs_is_that_of_the_slow_way() -> None:
+    chance = np.random.default_rng(4)
+    texts = [np.unique(chance.integers(0, 2**32, size=size, dtype=np.uint32)) for size in (1, 2, 3, 9, 0, 200)]
+    starts = np.cumsum([0, *map(len, texts)])
+    bins = 24
+    found = sketch(np.concatenate(texts), starts, bins)
+    order = _sketch._order(bins)
+    for values, row in zip(texts, found, strict=True):
+        least: dict[int, int] = {}
+        for value in values.tolist():
+            least.setdefault(value * bins >> 32, value)
+        slow = [next((least[at] for at in order[one].tolist() if at in least), 0) for one in range(bins)]
+        assert row.tolist() == slow
+
+
+def test_what_stays_is_chosen_by_a_number_that_is_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no document has a number called 'scor'"):
+        near(tmp_path, [Document("a", "some text", meta={"score": 1.0})], keep="scor")

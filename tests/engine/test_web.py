@@ -182,6 +182,8 @@ def test_a_false_charset_does_not_win() -> None:
     assert JAPANESE in decode_page(html.encode("cp932"), "utf-8")[0]
     assert JAPANESE in decode_page(html.encode("euc_jp"), "iso-8859-1")[0]
     assert decode_page(html.encode(), "no-such-charset")[1] == "utf-8"
+    wide = page(JAPANESE, '<meta charset="utf-16">')
+    assert decode_page(wide.encode())[0] == wide and decode_page(wide.encode(), "utf-16")[0] == wide
 
 
 def test_one_lost_byte_does_not_change_the_charset() -> None:

@@ -101,6 +101,14 @@ def read_facts(folder: Path) -> dict[str, dict[str, int]]:
     return found
 
 
+def test_a_held_out_copy_counts_wherever_it_stands() -> None:
+    stage, account = Dedup.model_validate({"methods": ["heldout"]}), Account()
+    given = [Document("a", "same"), Document("h", "same", "heldout"), Document("b", "same")]
+    assert [document.id for document in stage.each(given, account)] == ["a", "h"]
+    assert account.reasons == {"copy of a held-out or test document": 1}
+    assert account.extra == {"held_out_copies_left_in_train": 1}
+
+
 def test_the_clusters_file_says_what_duplicated_what(tmp_path: Path) -> None:
     near = "Number 7: 吾輩は猫である。名前はまだ無い。 No two are the same 49, they say."
     documents = [*CORPUS, Document("n", near), Document("m", near + " ")]

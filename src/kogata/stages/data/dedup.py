@@ -42,9 +42,9 @@ class Dedup(Stage):
     documents stream by, in one pass with the stages before.
 
     `methods: [heldout, exact, minhash, lines]` also takes out near-duplicates, and lines that repeat on a
-    host's pages. Near-duplicates are documents of which 80 % of the runs of five words (of five characters in Japanese and
-    Chinese) are those of another one: candidates are found by MinHash, and every one is compared exactly
-    before it goes. The longest of a cluster stays. Then the stage reads the corpus twice, keeps its notes
+    host's pages. Near-duplicates are documents of which 80 % of the runs of five words (of five characters in
+    Japanese and Chinese) are those of another one: candidates are found by MinHash, and every one is
+    compared exactly before it goes. The longest of a cluster stays. Then the stage reads the corpus twice, keeps its notes
     on disk, and goes on after a kill with the shard it was in. The artifact's `clusters.jsonl.zst` says
     what duplicated what, how it was found and how similar the two are. A corpus that was done earlier is
     given with `use: {earlier: LABEL}`: what is in it already is left out, and it is not written again.

@@ -87,12 +87,13 @@ class Rope(nn.Module):
         """Makes the tables reach at least `length` positions."""
         if length <= self.cos.shape[0]:
             return
-        tables = [self._table(length, self.theta, self.scaling)]
-        if self.local_theta is not None:
-            # The base for windows stands behind; its positions are never scaled.
-            tables.append(self._table(length, self.local_theta, None))
-        self.cos = torch.cat([cos for cos, _ in tables], -1)[:, None].to(self.cos.device)
-        self.sin = torch.cat([sin for _, sin in tables], -1)[:, None].to(self.sin.device)
+        with torch.inference_mode(False):  # made while scoring, they must still serve training
+            tables = [self._table(length, self.theta, self.scaling)]
+            if self.local_theta is not None:
+                # The base for windows stands behind; its positions are never scaled.
+                tables.append(self._table(length, self.local_theta, None))
+            self.cos = torch.cat([cos for cos, _ in tables], -1)[:, None].to(self.cos.device)
+            self.sin = torch.cat([sin for _, sin in tables], -1)[:, None].to(self.sin.device)
 
     def _table(self, length: int, theta: float, scaling: dict[str, Any] | None) -> tuple[Tensor, Tensor]:
         frequencies, factor = inverse_frequencies(self.head_dim, theta, scaling, self.context)

@@ -119,10 +119,12 @@ def _mask(queries: int, before: int, window: int, dtype: torch.dtype, device: to
     if key not in _masks:
         if len(_masks) > 64:
             _masks.clear()
-        distance = (before + torch.arange(queries))[:, None] - torch.arange(before + queries)[None]
-        hidden = (distance < 0) | (distance >= window)
-        mask = torch.zeros(queries, before + queries, dtype=dtype)
-        _masks[key] = mask.masked_fill_(hidden, -torch.inf).to(device)
+        # It may be made while scoring and used in training afterwards.
+        with torch.inference_mode(False):
+            distance = (before + torch.arange(queries))[:, None] - torch.arange(before + queries)[None]
+            hidden = (distance < 0) | (distance >= window)
+            mask = torch.zeros(queries, before + queries, dtype=dtype)
+            _masks[key] = mask.masked_fill_(hidden, -torch.inf).to(device)
     return _masks[key]
 
 

@@ -372,6 +372,7 @@ def _refuse_other_shape(asked: ModelShape, given: ModelSpec) -> None:
 
 
 def _given_spec(facts: Mapping[str, Facts | None]) -> ModelSpec | None:
+    from kogata.nn.families import FAMILY
     from kogata.nn.spec import ModelSpec
 
     model = facts.get("model")

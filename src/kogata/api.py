@@ -59,7 +59,20 @@ class Run:
         return found[-1] if found else {}
 
     def model(self) -> Path:
-        """Gives the folder of the model: the exported one, else the trained one in the store."""
+        """Gives the folder of the model: the exported one, else the trained one in the store.
+
+        Raises:
+            RecipeError: the run holds no model, or an adapter beside one.
+        """
+        adapter = adapter_folder(self.path)
+        if adapter is not None:
+            raise RecipeError(
+                "the run made an adapter, no whole model",
+                where=str(self.path),
+                found=str(adapter),
+                expected="a model",
+                remedy="add `export` to the recipe, or set `merge: true` in train.finetune",
+            )
         return model_folder(self.path)
 
     def cost(self, *, first: bool = False) -> Cost:

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kogata.core.errors import DataError, RecipeError, Refused
+from kogata.core.errors import DataError, Refused
 from kogata.core.registry import registry
-from kogata.engine.finetune._common import FOLDER, targets
+from kogata.engine.finetune._common import FOLDER, refuse_family, targets
 from kogata.engine.hf_folder import write_json
 from kogata.nn.decoder import Decoder
 
@@ -112,43 +112,44 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ) from None
 
 
-def put_on(decoder: Decoder, folder: Path, *, mark: str | None = None) -> Decoder:
+def put_on(decoder: Decoder, folder: Path) -> Decoder:
     """Puts a saved adapter on the model it was trained on.
 
     Args:
         decoder: its base, as it was read.
         folder: the adapter.
-        mark: the base's fingerprint, where the caller has it.
 
     Raises:
         DataError: it is for another base, or of a kind that cannot be read here.
     """
     config, tensors = read_adapter(folder)
     wanted = _facts(folder).get("base_fingerprint")
-    if wanted is not None and wanted != (mark or fingerprint(decoder)):
+    found = fingerprint(decoder) if wanted is not None else None
+    if found is not None and found != wanted:
         raise DataError(
             "the adapter is for another base",
             where=str(folder),
-            found=f"a base with fingerprint {(mark or fingerprint(decoder))[:12]}…",
+            found=f"a base with fingerprint {found[:12]}…",
             expected=f"{config.get('base_model_name_or_path') or 'the base it was trained on'}, "
             f"fingerprint {wanted[:12]}…",
             remedy="read the model that the adapter was trained on",
         )
     kind = str(config.get("peft_type"))
+    refuse_family(decoder.spec, kind.lower())
     _module(kind, folder).load(decoder, config, tensors, str(folder))
     return decoder.eval()
 
 
 def _module(kind: str, folder: Path) -> Any:
-    for name in registry.variant_names(FOLDER):
-        module = registry.variant(FOLDER, name)
-        if getattr(module, "PEFT_TYPE", None) == kind:
-            return module
+    modules = [registry.variant(FOLDER, name) for name in registry.variant_names(FOLDER)]
+    known = {module.PEFT_TYPE: module for module in modules if hasattr(module, "PEFT_TYPE")}
+    if kind in known:
+        return known[kind]
     raise DataError(
         "adapters of this kind cannot be read here",
         where=str(folder / CONFIG),
         found=f"peft_type {kind}",
-        expected="LORA, IA3, PROMPT_TUNING or PREFIX_TUNING",
+        expected=" or ".join(known),
         remedy="merge it with peft and read the merged model",
     )
 
@@ -160,55 +161,52 @@ def _facts(folder: Path) -> dict[str, Any]:
         return {}
 
 
-@torch.no_grad()
-def fingerprint(decoder: Decoder) -> str:
-    """Names a model's weights by the shape of each tensor and some of its values; sees no adapter."""
-    from kogata.engine.convert import peer_tensors
+class Fingerprint:
+    """Names a model's weights by the shape of each tensor and some of its values."""
 
-    found = hashlib.sha256()
-    for name, tensor in peer_tensors(decoder):
+    def __init__(self) -> None:
+        self._found = hashlib.sha256()
+
+    @torch.no_grad()
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Takes the next tensor, by transformers' name; the order is `peer_tensors`'."""
         flat = tensor.reshape(-1)
         step = max(1, flat.numel() // SAMPLED)
-        found.update(f"{name} {list(tensor.shape)}".encode())
-        found.update(flat[::step].float().cpu().numpy().tobytes())
-    return found.hexdigest()
+        self._found.update(f"{name} {list(tensor.shape)}".encode())
+        self._found.update(flat[::step].float().cpu().numpy().tobytes())
+
+    def digest(self) -> str:
+        """Gives the name."""
+        return self._found.hexdigest()
+
+
+def fingerprint(decoder: Decoder) -> str:
+    """Names the weights of a decoder without an adapter."""
+    from kogata.engine.convert import peer_tensors
+
+    found = Fingerprint()
+    for name, tensor in peer_tensors(decoder):
+        found.add(name, tensor)
+    return found.digest()
 
 
 @torch.no_grad()
 def merge(decoder: Decoder) -> Decoder:
-    """Writes every change into the weights it belongs to, in place; the decoder is then plain again.
-
-    Raises:
-        RecipeError: the adapter is of a kind that no weight can express.
-    """
+    """Writes every change into the weights it belongs to, in place; the decoder is then plain again."""
     from torch import nn
+
+    from kogata.nn.linear import linear
 
     for target in list(targets(decoder)):
         module = target.module
         if isinstance(module, nn.Linear):
             continue
-        if not hasattr(module, "merged"):
-            raise RecipeError(
-                "this kind of adapter cannot be merged into the model",
-                where=target.path,
-                found=type(module).__name__,
-                expected="lora, ia3 or what changes the weights themselves",
-                remedy="keep the adapter beside its base, or train with `method: lora`",
-            )
         weight, bias = module.merged(), module.bias
-        plain = nn.Linear(module.in_features, module.out_features, bias=bias is not None)
+        plain = linear(module.in_features, module.out_features, bias=bias is not None)
         plain.weight = nn.Parameter(weight, requires_grad=False)
         if bias is not None:
             plain.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
         target.put(plain)
-    for extra in ("prompt", "prefix"):
-        if getattr(decoder, extra, None) is not None:
-            raise RecipeError(
-                "this kind of adapter cannot be merged into the model",
-                found=f"{extra} vectors before each text",
-                expected="changes of weights",
-                remedy="keep the adapter beside its base, or train with `method: lora`",
-            )
     return decoder
 
 

@@ -106,7 +106,6 @@ def peer_tensors(decoder: Decoder) -> Iterator[tuple[str, Tensor]]:
         yield "lm_head.weight", decoder.head.weight.data
 
 
-@torch.no_grad()
 def fill(
     decoder: Decoder,
     names: set[str],

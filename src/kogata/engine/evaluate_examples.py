@@ -17,9 +17,16 @@ LIMIT_TOKENS = 16_384
 """Tokens that are scored at most."""
 
 
-def renderer_of(loaded: Any, folder: Path) -> Renderer:
-    """Makes the renderer of a loaded model; `folder` holds the tokenizer's files and the template."""
-    return Renderer(loaded.tokenizer, Template.load(folder), context=loaded.context)
+def renderer_of(loaded: Any, folder: Path, trained: str | None = None) -> Renderer:
+    """Makes the renderer of a loaded model.
+
+    Args:
+        loaded: the model.
+        folder: holds the tokenizer's files and the template.
+        trained: the template that it was fine-tuned with, as its facts name it.
+    """
+    choice = "plain" if trained == "plain" else "auto"
+    return Renderer(loaded.tokenizer, Template.load(folder, choice), context=loaded.context)
 
 
 def answer_loss(

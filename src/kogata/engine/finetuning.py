@@ -15,29 +15,30 @@ from kogata.core.errors import RecipeError
 from kogata.core.stage import Bench
 from kogata.core.variants import Choice
 from kogata.engine import finetune_costs as costs
-from kogata.engine.adapters import MERGE_TOKENS, fingerprint, merge_checked
+from kogata.engine.adapters import MERGE_TOKENS, merge_checked
+from kogata.engine.base_model import load_base
 from kogata.engine.chat import Turns
 from kogata.engine.chat_template import Choice as TemplateChoice
-from kogata.engine.convert import load_decoder, save_decoder
+from kogata.engine.convert import save_decoder
 from kogata.engine.finetune._common import Tuning, Work
 from kogata.engine.frozen import LARGEST_HALF, KeptOutputs
 from kogata.engine.heap import give_back, kept
 from kogata.engine.hf_folder import copy_tokenizer, write_json
 from kogata.engine.keep_best import KeepBest, UntilWorse
+from kogata.engine.looks import heldout_loss, look_rows
 from kogata.engine.loop import Outcome, Training, train
 from kogata.engine.objectives import TrainedTokens
 from kogata.engine.parallel import Group as Processes
 from kogata.engine.pretraining import Length, prepare_torch
 from kogata.engine.rendered import RenderedRows, render_rows
 from kogata.engine.rows import Rows, RowSampler
+from kogata.engine.schedule import TimeSchedule
 from kogata.nn.kernels import Kernels
 from kogata.nn.optim import AdamW, Group, Optimiser
 from kogata.nn.packed import PackedHidden
 
 CLIP = 1.0
 BETAS = (0.9, 0.999)
-HELDOUT_TOKENS = 8192
-"""Of held-out rows that a look at them reads, at most."""
 WARMUP_SHARE = 0.05
 LIKELY_STEPS = 200
 """Taken for the warm-up of a run that the clock ends."""
@@ -66,7 +67,7 @@ class Finetuning:
     weight_decay: float = 0.0
     patience: int = 3
     merge: bool = False
-    keep_frozen: bool = True
+    hold: costs.Hold = "fp32"
     checkpoint_steps: int | None = None
 
 
@@ -86,9 +87,8 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
     rendered = _rows(job, bench)
     rows, heldout = rendered.train, rendered.heldout
     name, module, settings = job.method.name, job.method.variant, job.method.settings
-    decoder = load_decoder(job.model).to(bench.device)
-    spec = decoder.spec
-    mark = fingerprint(decoder)
+    decoder, mark = load_base(job.model, job.hold)
+    decoder, spec = decoder.to(bench.device), decoder.spec
     tuning: Tuning = module.apply(decoder, settings, bench.seed)
     work: Work = module.work(spec, settings)
     kernels = Kernels.build() if bench.device == "cpu" and bench.machine.compiler else None
@@ -100,10 +100,13 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
     best = None
     schedule: Any = length.schedule(bench, spec, began)
     if len(heldout):
-        look_rows = _look_rows(heldout)
-        best = KeepBest(lambda: _look(packed, heldout, look_rows), tuning.named(), job.patience)
+        most = costs.look_tokens(_planned_tokens(job, bench, spec, work, rows, length))
+        looked = look_rows(heldout, most, job.micro)
+        best = KeepBest(lambda: heldout_loss(packed, heldout, looked), tuning.named(), job.patience)
+        if isinstance(schedule, TimeSchedule):
+            schedule.reserve += costs.look_seconds(spec, _sizes(heldout), bench.machine, most)
         schedule = UntilWorse(schedule, best)
-    _say_forecast(job, bench, spec, work, rows, length, packed, outputs)
+    _say_forecast(job, bench, spec, work, rows, length, outputs)
     run = Training(
         model=_Trained(tuning),
         objective=TrainedTokens(packed, tuning.first, outputs),
@@ -116,11 +119,13 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
         checkpoint_steps=job.checkpoint_steps,
         clip=CLIP,
     )
-    with kept():
-        outcome = train(run, bench)
-    if outputs is not None:
-        outputs.close()
-    training = _record(job, bench, outcome, schedule, best, rendered, optimiser, name)
+    try:
+        with kept():
+            outcome = train(run, bench)
+    finally:
+        if outputs is not None:
+            outputs.close()
+    training = _record(job, bench, outcome, schedule, best, rendered, optimiser, length.steps)
     makes = "model" if job.merge or module.MAKES == "model" else "adapter"
     if group.rank == 0:
         _say_outcome(bench, outcome, best)
@@ -215,7 +220,7 @@ def _kept_outputs(
 ) -> KeptOutputs | None:
     """Opens the file for the frozen layers' outputs where rows are seen more than once."""
     seen = None if length.steps is None else length.steps * job.batch / len(rows)
-    if first <= 0 or not job.keep_frozen or group.world > 1 or (seen is not None and seen <= 1):
+    if first <= 0 or group.world > 1 or (seen is not None and seen <= 1):
         return None
     batch = rows.pack([0])
     assert batch.documents is not None
@@ -229,23 +234,32 @@ def _kept_outputs(
     return outputs
 
 
-def _look_rows(heldout: Rows) -> list[list[int]]:
-    """Chooses the held-out rows that looks read, in passes."""
-    chosen, tokens = [], 0
-    for row in range(len(heldout)):
-        if chosen and tokens + heldout.inputs(row) > HELDOUT_TOKENS:
-            break
-        chosen.append(row)
-        tokens += heldout.inputs(row)
-    return [[chosen[at] for at in part] for part in heldout.parts(chosen, costs.MICRO)]
+def _planned_tokens(
+    job: Finetuning, bench: Bench, spec: Any, work: Work, rows: Rows, length: Length
+) -> float:
+    """Gives the tokens that will be trained on: by the steps, or by a forecast of what the time allows."""
+    each = job.batch * rows.tokens / len(rows)
+    if length.steps is not None:
+        return length.steps * each
+    given = [seconds for seconds in (job.length.limit, bench.share.seconds) if seconds is not None]
+    return min(given, default=0.0) / _step_seconds(job, bench, spec, work, rows) * each
 
 
-@torch.no_grad()
-def _look(packed: PackedHidden, heldout: Rows, parts: list[list[int]]) -> float:
-    """Computes nats per counted token of held-out rows."""
-    objective = TrainedTokens(packed)
-    count = sum(heldout.weight(row) for part in parts for row in part)
-    return math.fsum(float(objective(heldout.pack(part), 1.0)) for part in parts) / count
+def _step_seconds(
+    job: Finetuning, bench: Bench, spec: Any, work: Work, rows: Rows, *, again: bool = False
+) -> float:
+    return costs.step_seconds(
+        spec,
+        work,
+        _sizes(rows),
+        bench.machine,
+        batch=job.batch,
+        micro=job.micro,
+        again=again,
+        fused=bench.machine.compiler,
+        processes=bench.world,
+        hold=job.hold,
+    )
 
 
 def _sizes(rows: Rows) -> costs.Rowful:
@@ -265,22 +279,20 @@ def _say_forecast(
     work: Work,
     rows: Rows,
     length: Length,
-    packed: PackedHidden,
     outputs: KeptOutputs | None,
 ) -> None:
-    sizes = _sizes(rows)
-    facts: dict[str, Any] = {"batch": job.batch, "micro": job.micro, "fused": packed.kernels is not None}
-    step = costs.step_seconds(spec, work, sizes, bench.machine, **facts, processes=bench.world)
+    step = _step_seconds(job, bench, spec, work, rows)
     rate = job.batch * rows.tokens / len(rows) / step
     said = f"about {rate:.0f} tokens a second"
     if length.steps is not None:
         later = 0
         if outputs is not None:
             later = max(0, length.steps - math.ceil(len(rows) / job.batch))
-        again = costs.step_seconds(spec, work, sizes, bench.machine, again=True, **facts)
+        again = _step_seconds(job, bench, spec, work, rows, again=True)
         seconds = (length.steps - later) * step + later * again
         said += f", {format_seconds(seconds)} for {length.steps:,} steps"
-    peak = costs.peak_bytes(spec, work, tokens=max(job.micro, rows.longest), processes=bench.world)
+    tokens = max(job.micro, rows.longest)
+    peak = costs.peak_bytes(spec, work, tokens=tokens, hold=job.hold, processes=bench.world)
     bench.log(f"{len(rows):,} rows, {format_count(rows.tokens)} tokens; {said}, {format_bytes(peak)} at most")
 
 
@@ -292,13 +304,14 @@ def _record(
     best: KeepBest | None,
     rendered: RenderedRows,
     optimiser: Optimiser,
-    name: str,
+    planned: int | None,
 ) -> dict[str, Any]:
-    record = schedule.record(outcome.steps)
+    record, name = schedule.record(outcome.steps), job.method.name
     found: dict[str, Any] = {
         **record,
         "decay": round((outcome.steps - record["decay_start"]) / max(1, outcome.steps), 4),
         "method": name,
+        "planned_steps": planned,
         "tokens": outcome.tokens,
         "epochs": round(outcome.epochs, 4),
         "loss": None if outcome.loss is None else round(outcome.loss, 6),
@@ -308,6 +321,7 @@ def _record(
         "rows": len(rendered.train),
         "rows_left_out": rendered.left_out,
         "template": rendered.template.source,
+        "hold": job.hold,
         "processes": bench.world,
         "heldout": None,
     }
@@ -317,7 +331,7 @@ def _record(
             "loss_before": round(best.first, 6),
             "loss": round(best.best, 6),
             "best_step": best.at,
-            "ended_early": best.stopped,
+            "ended_early": best.ended_early,
         }
     return found
 
@@ -327,7 +341,7 @@ def _say_outcome(bench: Bench, outcome: Outcome, best: KeepBest | None) -> None:
     bench.log(f"{outcome.steps:,} steps, {format_count(outcome.tokens)} tokens, loss {loss}")
     if best is None:
         return
-    early = ", ended early" if best.stopped else ""
+    early = ", ended early" if best.ended_early else ""
     bench.log(f"held-out loss {best.first:.3f} before, {best.best:.3f} after step {best.at:,}{early}")
     if best.at == 0:
         bench.log("no step made the held-out loss better: the weights are those it started from")

@@ -24,6 +24,8 @@ class Wiring:
         self.made: dict[str, Kind] = {}
         """Label → kind, in recipe order."""
         self.replaced: set[str] = set()
+        self.bases: dict[str, str] = {}
+        """Adapter's label → the label of the model it was trained on."""
 
     def inputs_of(self, step: Step) -> Inputs:
         """Gives slot → label for one step.
@@ -41,9 +43,13 @@ class Wiring:
                     expected=f"one of {', '.join(takes) or 'none'}",
                     remedy=f"did you mean {near!r}?" if near else None,
                 )
-        return {name: self._slot(step, name, slot) for name, slot in takes.items()}
+        inputs: Inputs = {}
+        for name, slot in takes.items():
+            inputs[name] = self._slot(step, name, slot, inputs)
+        self._not_untuned(step, inputs)
+        return inputs
 
-    def _slot(self, step: Step, name: str, slot: Slot) -> str | list[str] | None:
+    def _slot(self, step: Step, name: str, slot: Slot, before: Inputs) -> str | list[str] | None:
         if name in step.use:
             asked = step.use[name]
             labels = asked if isinstance(asked, list) else [asked]
@@ -57,6 +63,10 @@ class Wiring:
         candidates = [
             label for label, kind in self.made.items() if kind in slot.kinds and label not in self.replaced
         ]
+        if slot.kinds == (Kind.ADAPTER,):
+            # An adapter goes with its own base alone.
+            given = before.values()
+            candidates = [label for label in candidates if self.bases.get(label) in (None, *given)]
         if slot.many:
             if not candidates and not slot.optional:
                 raise self._nothing(step, name, slot)
@@ -72,6 +82,24 @@ class Wiring:
                 remedy=f"say which: `use: {{{name}: {candidates[-1]}}}` among the settings of {step.label}",
             )
         return candidates[0]
+
+    def _not_untuned(self, step: Step, inputs: Inputs) -> None:
+        """Refuses a model without the adapter that was trained on it, unless the recipe asks for that."""
+        takes = type(step.stage).takes
+        if any(Kind.ADAPTER in slot.kinds for slot in takes.values()):
+            return
+        for name, slot in takes.items():
+            tuned = [label for label, base in self.bases.items() if base == inputs[name]]
+            if name in step.use or slot.kinds != (Kind.MODEL,) or not tuned:
+                continue
+            raise RecipeError(
+                f"{step.label} would take the model as it was before {tuned[-1]}",
+                where=f"input {name} of {step.label}",
+                found=f"{tuned[-1]} makes an adapter, which {step.label} cannot take",
+                expected="a whole model",
+                remedy=f"set `merge: true` in {tuned[-1]}, or say `use: {{{name}: {inputs[name]}}}` in "
+                f"{step.label} to take the model without it",
+            )
 
     def _fits(self, step: Step, name: str, slot: Slot, label: str) -> None:
         if label not in self.made:
@@ -104,6 +132,8 @@ class Wiring:
         makes = type(step.stage).makes
         for slot, labels in inputs.items():
             for label in labels if isinstance(labels, list) else [labels]:
+                if label is not None and kind == Kind.ADAPTER and self.made[label] == Kind.MODEL:
+                    self.bases[step.label] = label
                 if label is not None and self.made[label] == kind:
                     same = isinstance(makes, SameAs) and makes.slot == slot
                     if same or not isinstance(makes, SameAs):

@@ -239,7 +239,8 @@ class Evaluate(Stage):
         place = model.path
         if adapter is not None and (adapter.path / "tokenizer_config.json").is_file():
             place = adapter.path
-        renderer = engine.renderer_of(loaded, place)
+        training = (adapter or model).facts.get("training") or {}
+        renderer = engine.renderer_of(loaded, place, training.get("template"))
         seen.expect(0)
         found = engine.answer_loss(loaded, renderer, examples.path, self.split, seen)
         if found is not None:

@@ -27,6 +27,7 @@ from kogata.engine.finetune._common import (
     first_layer,
     layer_shapes,
     lora_lr,
+    refuse_family,
     refuse_layers,
     targets,
 )
@@ -92,11 +93,17 @@ def _chosen(spec: ModelSpec, settings: Settings) -> dict[str, tuple[int, int]]:
 
 def work(spec: ModelSpec, settings: Settings) -> Work:
     """Counts what is trained."""
+    refuse_family(spec, "lora")
     first = first_layer(settings.top, spec.layers)
     shapes = _chosen(spec, settings).values()
     each = sum(settings.rank * (rows + columns) + (rows if settings.dora else 0) for rows, columns in shapes)
     count = (spec.layers - first) * each
     return Work(trained=count, added=count, first=first, rank_floats=len(shapes) * settings.rank)
+
+
+def narrow(settings: Settings) -> bool:
+    """Says whether the frozen weights may be held in fewer bits: PiSSA changes them."""
+    return settings.init != "pissa"
 
 
 def lr(spec: ModelSpec, settings: Settings) -> tuple[float, str]:
@@ -212,7 +219,7 @@ def load(decoder: Any, config: dict[str, Any], tensors: dict[str, Any], where: s
         raise DataError(
             "the adapter holds trained biases", where=f"{where}: bias", found=config["bias"], expected="none"
         )
-    rank, alpha = int(config["r"]), float(config["lora_alpha"])
+    rank, alpha = int(config.get("r", 8)), float(config.get("lora_alpha", 8))
     scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
     left = dict(tensors)
 
@@ -229,8 +236,9 @@ def load(decoder: Any, config: dict[str, Any], tensors: dict[str, Any], where: s
             continue
         pieces = [target.pieces[peer] for peer in found]
         module = LowRank(target.module, pieces, rank, scale, bool(config.get("use_dora")))
-        b = [take(peer, "lora_B") for peer in found]
-        a, b = torch.cat(list(found.values())), torch.cat([part for part in b if part is not None])
+        a = torch.cat(list(found.values()))
+        left_b = [part for part in (take(peer, "lora_B") for peer in found) if part is not None]
+        b = torch.cat(left_b) if left_b else a.new_zeros(0, rank)
         if a.shape != module.a.shape or b.shape != module.b.shape:
             raise DataError(
                 "the adapter is for another model",
@@ -242,7 +250,9 @@ def load(decoder: Any, config: dict[str, Any], tensors: dict[str, Any], where: s
         module.a.data, module.b.data = a, b
         if module.length is not None:
             lengths = [take(peer, "lora_magnitude_vector") for peer in found]
-            module.length.data = torch.cat([part for part in lengths if part is not None])
+            if any(part is None for part in lengths):
+                raise DataError("the adapter lacks lengths of DoRA", where=f"{where}: {', '.join(found)}")
+            module.length.data = torch.cat(lengths)
         target.put(module)
     if left:
         raise DataError(

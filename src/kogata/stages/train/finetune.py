@@ -98,6 +98,11 @@ class Finetune(Stage):
         default="auto", description="steps between checkpoints; auto: every half minute"
     )
     precision: Literal["auto", "fp32"] = Field(default="auto", description="number format of the products")
+    hold: Literal["auto", "fp32", "bf16", "int8"] = Field(
+        default="auto",
+        description="how the frozen weights of an adapter lie in memory, widened layer by layer as they are "
+        "used; auto: fp32 where the memory allows it",
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> Finetune:
@@ -121,22 +126,22 @@ class Finetune(Stage):
 
         spec, examples = _spec(facts), _examples(facts)
         module, settings = self.method.variant, self.method.settings
-        work = module.work(spec, settings)
+        work, room = module.work(spec, settings), _room(share)
         reasons: dict[str, str] = {}
         changes: dict[str, Any] = {}
         if self.lr == "auto":
             changes["lr"], reasons["lr"] = module.lr(spec, settings)
         if self.batch == "auto":
             changes["batch"], reasons["batch"] = 8, "8 rows a step suit few and many rows"
+        most = min(spec.context, MOST_CONTEXT) if self.context == "auto" else self.context
+        hold, said = self._hold(facts, work, machine, share, most)
+        changes["hold"], reasons["hold"] = hold, said
         if self.context == "auto":
-            most = min(spec.context, MOST_CONTEXT)
             reasons["context"] = f"min(the model's {spec.context}, {MOST_CONTEXT})"
-            if share.memory_bytes is not None:
-                held = costs.peak_bytes(spec, work, tokens=0, processes=1)
-                fits = int((share.memory_bytes // share.processes - held) / costs.token_bytes(spec, work))
-                if fits < most:
-                    most = max(64, fits // 64 * 64)
-                    reasons["context"] = f"what fits into {format_bytes(share.memory_bytes)}"
+            fits = most if room is None else costs.fitting_tokens(spec, work, room, hold)
+            if room is not None and fits < most:
+                most = max(costs.LEAST_TOKENS, fits // 64 * 64)
+                reasons["context"] = f"what fits into {format_bytes(room)}"
             changes["context"] = most
         counted = self.steps is not None or self.tokens is not None or self.epochs is not None
         if not counted and not self.clocked(share):
@@ -152,6 +157,40 @@ class Finetune(Stage):
             reasons["checkpoint_every"] = "half a minute's work is the most a kill can cost"
         return Resolved(stage=self.model_copy(update=changes), reasons=reasons)
 
+    def _hold(
+        self, facts: Mapping[str, Facts | None], work: Any, machine: Machine, share: Share, context: int
+    ) -> tuple[Any, str]:
+        """Chooses how frozen weights are held, and says what that costs."""
+        from kogata.engine import finetune_costs as costs
+
+        module, settings = self.method.variant, self.method.settings
+        narrow = getattr(module, "narrow", lambda _: False)(settings)
+        may = narrow and not self.merge and machine.device == "cpu"
+        if self.hold != "auto":
+            if self.hold != "fp32" and not may:
+                raise RecipeError(
+                    "weights that are trained or merged cannot be held in fewer bits",
+                    where="hold of train.finetune",
+                    found=f"hold: {self.hold} with method {self.method.name}, merge: {self.merge}",
+                    expected="hold: fp32, or an adapter without PiSSA that is not merged, on a processor",
+                )
+            return self.hold, "as asked"
+        if not may:
+            return "fp32", "the weights are trained, merged, or on a GPU"
+        spec, room = _spec(facts), _room(share)
+        model = facts["model"] or {}
+        rows = costs.guess_rows(_examples(facts), "train", model.get("vocab_size"), context)
+        hold = costs.choose_hold(spec, work, room, rows.longest)
+        if hold == "fp32" or room is None:
+            return hold, "the memory allows it"
+        batch = 8 if self.batch == "auto" else self.batch
+        micro = costs.micro_tokens(spec, work, room, hold)
+        sizes = {"batch": batch, "micro": micro, "fused": machine.compiler}
+        price = costs.step_seconds(spec, work, rows, machine, **sizes, hold=hold)
+        price /= costs.step_seconds(spec, work, rows, machine, **sizes)
+        said = f"{format_bytes(room)} hold no more; widening makes a step {100 * (price - 1):.0f} % longer"
+        return hold, said
+
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
         """States what will be made, and what it will take by a guess of the tokens in the rows' bytes."""
         from kogata.engine import finetune_costs as costs
@@ -159,11 +198,13 @@ class Finetune(Stage):
         spec, examples = _spec(facts), _examples(facts)
         model = facts["model"]
         assert model is not None and isinstance(self.batch, int) and isinstance(self.context, int)
+        assert self.hold != "auto"
         module, settings = self.method.variant, self.method.settings
         work = module.work(spec, settings)
         rows = costs.guess_rows(examples, "train", model.get("vocab_size"), self.context)
-        micro = costs.micro_tokens(spec, work, _room(share))
-        sizes = {"batch": self.batch, "micro": micro, "fused": machine.compiler, "processes": share.processes}
+        micro = costs.micro_tokens(spec, work, _room(share), self.hold)
+        sizes: dict[str, Any] = {"batch": self.batch, "micro": micro, "hold": self.hold}
+        sizes |= {"fused": machine.compiler, "processes": share.processes}
         first = costs.step_seconds(spec, work, rows, machine, **sizes)
         budget = _least(self.time, share.seconds) if self.clocked(share) else None
         steps = self._steps(rows.rows, rows.tokens)
@@ -177,8 +218,10 @@ class Finetune(Stage):
             once = min(steps, -(-rows.rows // self.batch)) if work.first > 0 else steps
             seconds = before + once * first + (steps - once) * again
             looked = costs.guess_rows(examples, "heldout", model.get("vocab_size"), self.context)
-            seconds += 10 * costs.look_seconds(spec, looked, machine)
-        peak = costs.peak_bytes(spec, work, tokens=max(micro, rows.longest), processes=share.processes)
+            most = costs.look_tokens(steps * self.batch * rows.tokens)
+            seconds += costs.LOOKS * costs.look_seconds(spec, looked, machine, most)
+        most = max(micro, rows.longest)
+        peak = costs.peak_bytes(spec, work, tokens=most, hold=self.hold, processes=share.processes)
         kind = self.made_kind(facts)
         size = 4 * (spec.parameters() if kind == Kind.MODEL else work.trained)
         made: Facts = {
@@ -219,7 +262,8 @@ class Finetune(Stage):
         from kogata.engine.pretraining import Length
 
         examples, model = one(given, "examples"), one(given, "model")
-        assert isinstance(self.batch, int) and isinstance(self.context, int) and self.lr != "auto"
+        assert isinstance(self.batch, int) and isinstance(self.context, int)
+        assert self.lr != "auto" and self.hold != "auto"
         spec = _spec({"model": model.facts})
         module, settings = self.method.variant, self.method.settings
         clocked = self.clocked(bench.share)
@@ -240,13 +284,14 @@ class Finetune(Stage):
             lr=self.lr,
             batch=self.batch,
             context=self.context,
-            micro=costs.micro_tokens(spec, module.work(spec, settings), _room(bench.share)),
+            micro=costs.micro_tokens(spec, module.work(spec, settings), _room(bench.share), self.hold),
             prompt_weight=self.prompt_weight,
             turns=self.turns,
             template=self.template,
             weight_decay=self.weight_decay,
             patience=self.patience,
             merge=self.merge,
+            hold=self.hold,
             checkpoint_steps=None if self.checkpoint_every == "auto" else self.checkpoint_every,
         )
         return finetune(job, bench)
@@ -254,8 +299,10 @@ class Finetune(Stage):
     def steps_taken(self, facts: Facts) -> dict[str, Any]:
         """Gives the settings that replay a result without a clock."""
         training = facts["training"]
-        length = {"steps": training["steps"], "tokens": None, "epochs": None, "time": None}
-        return {**length, "warmup": training["warmup"], "decay": training["decay"]}
+        planned = training["planned_steps"]
+        length = {"steps": planned or training["steps"], "tokens": None, "epochs": None, "time": None}
+        decay = self.decay if planned else training["decay"]
+        return {**length, "warmup": training["warmup"], "decay": decay}
 
 
 def _least(*values: float | None) -> float | None:

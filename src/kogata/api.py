@@ -166,6 +166,13 @@ def adapter_folder(path: Path) -> Path | None:
     return last if last is not None and last.exists() else None
 
 
+def check(data: Any, **options: Any) -> Any:
+    """Says what is wrong with rows before anything is trained; see `kogata.runtime.checking.check`."""
+    from kogata.runtime.checking import check as check_rows
+
+    return check_rows(data, **options)
+
+
 def generate(
     model: str,
     prompt: str = "",
@@ -230,6 +237,7 @@ __all__ = [
     "Recipe",
     "Run",
     "Stopped",
+    "check",
     "compare",
     "generate",
     "load_run",

@@ -13,8 +13,8 @@ from kogata.engine.chat import Rendered, Renderer, Unfit
 from kogata.engine.example_reading import Gathered
 from kogata.engine.example_rows import RowProblem
 from kogata.engine.examples import Example
+from kogata.engine.model_view import ModelView
 
-FOLDER = "engine.check"
 SHOWN = 20
 """Rows that a finding lists."""
 
@@ -58,25 +58,31 @@ class Examined:
         examples: (split, example) in order.
         problems: rows that could not be read.
         rows: rows looked at, those with problems included.
-        renderer: turns examples into tokens; None without a model.
+        tokenizer: of the model, if there is one.
+        renderer: writes examples as the model reads them; None without a model, or with an encoder.
         context: the longest row in tokens that the model takes.
     """
 
     examples: list[tuple[str, Example]]
     problems: list[RowProblem] = field(default_factory=list)
     rows: int = 0
+    tokenizer: Any = None
     renderer: Renderer | None = None
     context: int | None = None
 
     @staticmethod
-    def of(found: Gathered, renderer: Renderer | None = None, context: int | None = None) -> Examined:
-        """Examines what was read."""
+    def of(found: Gathered, model: ModelView | None = None, **options: Any) -> Examined:
+        """Examines what was read, with a model as it reads it; `options` are those of `Renderer`."""
+        renderer = None
+        if model is not None and model.template is not None:
+            renderer = Renderer(model.tokenizer, model.template, **options)
         return Examined(
             examples=list(found.examples),
             problems=found.problems,
             rows=found.rows,
+            tokenizer=model.tokenizer if model else None,
             renderer=renderer,
-            context=context,
+            context=model.context if model else None,
         )
 
     @property
@@ -104,7 +110,7 @@ class Examined:
 
 def check_names() -> list[str]:
     """Lists the checks."""
-    return registry.variant_names(FOLDER)
+    return registry.variant_names("engine.check")
 
 
 def run_checks(examined: Examined, *, cheap: bool = False) -> list[Finding]:
@@ -116,8 +122,10 @@ def run_checks(examined: Examined, *, cheap: bool = False) -> list[Finding]:
     """
     found: list[Finding] = []
     for name in check_names():
-        check = registry.variant(FOLDER, name)
-        if (cheap and not check.CHEAP) or (check.NEEDS_MODEL and examined.renderer is None):
+        check = registry.variant("engine.check", name)
+        if cheap and not check.CHEAP:
+            continue
+        if check.NEEDS is not None and getattr(examined, check.NEEDS) is None:
             continue
         found += check.check(examined)
     order = ("problem", "warning", "note")

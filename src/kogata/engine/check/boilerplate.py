@@ -7,7 +7,7 @@ from collections import Counter
 
 from kogata.engine.check._common import Examined, Finding, clip, percent, shown
 
-CHEAP, NEEDS_MODEL = True, False
+CHEAP, NEEDS = True, None
 
 LEAST = 5
 """Questions that get one answer before it is said."""
@@ -70,7 +70,8 @@ def check(examined: Examined) -> list[Finding]:
                         check="boilerplate",
                         name=f"common {name}",
                         level="note",
-                        what=f"{percent(count, len(asked))} of the answers have one {name}: «{clip(text, 50)}»",
+                        what=f"{percent(count, len(asked))} of the answers have one {name}: "
+                        f"«{clip(text, 50)}»",
                         remedy="cut it off, unless every answer should have it",
                         count=count,
                         numbers={"text": text},

@@ -6,7 +6,7 @@ from collections import defaultdict
 
 from kogata.engine.check._common import Examined, Finding, percent, shown
 
-CHEAP, NEEDS_MODEL = True, False
+CHEAP, NEEDS = True, None
 
 
 def check(examined: Examined) -> list[Finding]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from kogata.engine.check._common import Examined, Finding, shown
+from kogata.engine.check._common import Examined, Finding, normal, shown
+from kogata.engine.examples import Example
 
-CHEAP, NEEDS_MODEL = True, False
+CHEAP, NEEDS = True, None
 
 FEW = 5
 """Rows of a class in training below which it can hardly be learned."""
@@ -32,7 +33,8 @@ def check(examined: Examined) -> list[Finding]:
                 count=sum(train.values()),
             )
         )
-    unseen = [example for split, example in labelled if split != "train" and not train[example.fields["label"]]]
+    others = [example for split, example in labelled if split != "train"]
+    unseen = [example for example in others if not train[example.fields["label"]]]
     if unseen:
         names = sorted({example.fields["label"] for example in unseen})
         found.append(
@@ -47,6 +49,7 @@ def check(examined: Examined) -> list[Finding]:
                 rows=shown(unseen),
             )
         )
+    found += _spelt_alike(train, labelled)
     rare = sorted((label for label, count in train.items() if count < FEW), key=train.__getitem__)
     if len(rare) > MANY_CLASSES * sum(train.values()):
         found.append(
@@ -66,10 +69,35 @@ def check(examined: Examined) -> list[Finding]:
                 name="rare labels",
                 level="warning",
                 what=f"{len(rare):,} of {len(train):,} labels have fewer than {FEW} training rows: "
-                f"{', '.join(f'{label} ({train[label]})' for label in rare[:5])}{' …' if len(rare) > 5 else ''}",
+                + ", ".join(f"{label} ({train[label]})" for label in rare[:5])
+                + (" …" if len(rare) > 5 else ""),
                 remedy="give more rows of them, or join them",
                 count=len(rare),
                 numbers={"labels": {label: train[label] for label in rare}},
             )
         )
     return found
+
+
+def _spelt_alike(train: Counter[str], labelled: list[tuple[str, Example]]) -> list[Finding]:
+    """Finds labels that differ only in case, width or white space."""
+    alike: dict[str, list[str]] = {}
+    for label in sorted(train):
+        alike.setdefault(normal(label), []).append(label)
+    pairs = [labels for labels in alike.values() if len(labels) > 1]
+    if not pairs:
+        return []
+    names = {label for labels in pairs for label in labels}
+    rows = [example for _, example in labelled if example.fields["label"] in names]
+    return [
+        Finding(
+            check="labels",
+            name="labels spelt alike",
+            level="warning",
+            what=f"{len(names):,} labels differ only in case, width or white space: "
+            + "; ".join(" / ".join(map(repr, labels)) for labels in pairs[:3]),
+            remedy="write each label one way",
+            count=len(rows),
+            rows=shown(rows),
+        )
+    ]

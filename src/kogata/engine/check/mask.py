@@ -8,7 +8,7 @@ from typing import Any
 from kogata.engine.chat import Rendered, Unfit
 from kogata.engine.check._common import SHOWN, Examined, Finding, percent
 
-CHEAP, NEEDS_MODEL = False, True
+CHEAP, NEEDS = False, "renderer"
 
 VIEWED = 3
 """Rows shown with their mask."""

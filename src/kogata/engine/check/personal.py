@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from kogata.engine.check._common import Examined, Finding, percent
 from kogata.engine.examples import Example
 
-CHEAP, NEEDS_MODEL = True, False
+CHEAP, NEEDS = True, None
 
 _DASH = r"[-‐‑‒–—―−]"
 _MAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}")
@@ -55,7 +55,7 @@ def check(examined: Examined) -> list[Finding]:
             level="warning",
             what=f"{count:,} rows ({percent(count, total)}) seem to hold {_CALLED[kind]}, "
             f"first {rows[kind][0]['source']}: {rows[kind][0]['found']}",
-            remedy="replace it by a stand-in, if it is of a real person: a model can repeat what it was taught",
+            remedy="replace it by a stand-in, if it is of a real person: a model can repeat what it learned",
             count=count,
             rows=rows[kind],
         )

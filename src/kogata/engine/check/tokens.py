@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from kogata.engine.check._common import SHOWN, Examined, Finding, percent
 
-CHEAP, NEEDS_MODEL = False, True
+CHEAP, NEEDS = False, "tokenizer"
 
 MANY = 1.5
 """Tokens per character beyond which the tokenizer hardly knows the script."""
+MUCH = 0.01
+"""Share of unknown tokens beyond which the model cannot read the text."""
 
 
 def check(examined: Examined) -> list[Finding]:
     """Encodes every text, without the template around it."""
-    assert examined.renderer is not None
-    tokenizer = examined.renderer.tokenizer
+    tokenizer = examined.tokenizer
     unknown_id = _unknown_id(tokenizer)
     tokens = characters = unknown = split = 0
     rows = []
@@ -24,8 +28,10 @@ def check(examined: Examined) -> list[Finding]:
         tokens += len(encoded.ids)
         characters += len(text)
         # A character of several tokens: neighbours with the same place in the text.
-        split += sum(a == b and a[1] - a[0] == 1 for a, b in zip(encoded.offsets, encoded.offsets[1:], strict=False))
-        lost = [text[a:b] for number, (a, b) in zip(encoded.ids, encoded.offsets, strict=True) if number == unknown_id]
+        places = encoded.offsets
+        split += sum(a == b and a[1] - a[0] == 1 for a, b in zip(places, places[1:], strict=False))
+        pairs = zip(encoded.ids, places, strict=True)
+        lost = [text[a:b] for number, (a, b) in pairs if number == unknown_id]
         unknown += len(lost)
         if lost and len(rows) < SHOWN:
             rows.append({"source": example.source, "found": "".join(dict.fromkeys(lost))[:40]})
@@ -40,7 +46,12 @@ def check(examined: Examined) -> list[Finding]:
             what=f"{each:.2f} tokens per character; {percent(split, tokens)} of the tokens are parts of a "
             "character",
             remedy="a model made for this language takes fewer tokens, so less time" if each > MANY else "",
-            numbers={"tokens": tokens, "characters": characters, "tokens_per_character": each, "parts": split},
+            numbers={
+                "tokens": tokens,
+                "characters": characters,
+                "tokens_per_character": each,
+                "parts": split,
+            },
         )
     ]
     share = unknown / tokens
@@ -49,9 +60,10 @@ def check(examined: Examined) -> list[Finding]:
             Finding(
                 check="tokens",
                 name="unknown tokens",
-                level="problem" if unknown else "note",
-                what=f"{unknown:,} of {tokens:,} tokens ({percent(unknown, tokens)}) are unknown to the tokenizer",
-                remedy="the model cannot read these characters: choose one whose tokenizer can" if unknown else "",
+                level="problem" if share > MUCH else "warning" if unknown else "note",
+                what=f"{unknown:,} of {tokens:,} tokens ({percent(unknown, tokens)}) are unknown to the "
+                "tokenizer",
+                remedy="the model cannot read these: choose one whose tokenizer can" if unknown else "",
                 count=unknown,
                 rows=rows,
                 numbers={"share": share},
@@ -60,12 +72,10 @@ def check(examined: Examined) -> list[Finding]:
     return found
 
 
-def _unknown_id(tokenizer: object) -> int | None:
+def _unknown_id(tokenizer: Any) -> int | None:
     """Finds the id that stands for what the vocabulary has not."""
-    import json
-
-    model = json.loads(tokenizer.to_str())["model"]  # type: ignore[attr-defined]
+    model = json.loads(tokenizer.to_str())["model"]
     named = model.get("unk_token")
     if isinstance(model.get("unk_id"), int):
         return model["unk_id"]
-    return tokenizer.token_to_id(named) if named else None  # type: ignore[attr-defined]
+    return tokenizer.token_to_id(named) if named else None

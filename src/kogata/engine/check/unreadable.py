@@ -6,7 +6,7 @@ from collections import Counter
 
 from kogata.engine.check._common import SHOWN, Examined, Finding, percent
 
-CHEAP, NEEDS_MODEL = True, False
+CHEAP, NEEDS = True, None
 
 
 def check(examined: Examined) -> list[Finding]:

@@ -105,3 +105,13 @@ def test_a_stage_without_its_input_says_what_makes_it() -> None:
     with pytest.raises(RecipeError, match="nothing before train.pretrain makes the tokens") as caught:
         plan(stages()[0], {"train.pretrain": {}})
     assert "tokenizer.encode" in str(caught.value)
+
+
+def test_two_trainings_are_two_tries_unless_the_recipe_says_otherwise() -> None:
+    first, second = ({"train.pretrain": {"as": name, "steps": 9}} for name in ("small", "large"))
+    made = plan(*stages()[:4], first, second)
+    assert made.steps[-1].inputs == {"tokens": "tokenizer.encode", "model": None}
+    with pytest.raises(RecipeError, match="could take its model from several stages"):
+        plan(*stages()[:4], first, second, {"evaluate": {}})
+    second["train.pretrain"]["use"] = {"model": "small"}
+    assert plan(*stages()[:4], first, second).steps[-1].inputs["model"] == "small"

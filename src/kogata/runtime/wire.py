@@ -17,12 +17,15 @@ class Wiring:
     """Walks a recipe's steps in order and answers what each slot takes.
 
     A slot takes the one artifact of its kinds that no later step has replaced (a step replaces an input
-    when it makes the same kind from it). With several candidates the recipe must say `use`.
+    when it makes the same kind from it). With several candidates the recipe must say `use`; so it must where
+    an optional slot is to take what the same stage made before.
     """
 
     def __init__(self) -> None:
         self.made: dict[str, Kind] = {}
         """Label → kind, in recipe order."""
+        self.by: dict[str, str] = {}
+        """Label → the stage's name; not of what a parent's run made."""
         self.replaced: set[str] = set()
         self.bases: dict[str, str] = {}
         """Adapter's label → the label of the model it was trained on."""
@@ -67,6 +70,9 @@ class Wiring:
             # An adapter goes with its own base alone.
             given = before.values()
             candidates = [label for label in candidates if self.bases.get(label) in (None, *given)]
+        if slot.optional and not slot.many:
+            # Two of one stage are two tries, not one after the other; and a trial takes what it must alone.
+            candidates = [label for label in candidates if self.by.get(label) not in (None, step.name)]
         if slot.many:
             if not candidates and not slot.optional:
                 raise self._nothing(step, name, slot)
@@ -128,7 +134,7 @@ class Wiring:
 
     def place(self, step: Step, inputs: Inputs, kind: Kind) -> None:
         """Records what a step makes and which input it replaces."""
-        self.made[step.label] = kind
+        self.made[step.label], self.by[step.label] = kind, step.name
         makes = type(step.stage).makes
         for slot, labels in inputs.items():
             for label in labels if isinstance(labels, list) else [labels]:

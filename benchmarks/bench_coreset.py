@@ -42,6 +42,8 @@ def main() -> None:
         ("--pool-bytes", {"type": int, "help": "size of the pool with its junk"}),
     )
     data = common.data_folder(options.data)
+    if data is None:
+        return
     length = "full" if options.full else "quick"
     seeds = list(range(options.seeds or (5 if options.full else 1)))
     size = options.pool_bytes or POOL_BYTES[length]

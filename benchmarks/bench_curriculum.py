@@ -82,6 +82,8 @@ def main() -> None:
         ("--seconds", {"type": float, "help": "of each training"}),
     )
     data = common.data_folder(options.data)
+    if data is None:
+        return
     seeds = list(range(options.seeds or (5 if options.full else 1)))
     seconds = options.seconds or SECONDS["full" if options.full else "quick"]
     groups = chosen(list(filter(None, options.methods.split(","))))

@@ -29,6 +29,11 @@ CASES: dict[str, dict[str, Any]] = {
     "loops": {"sharing": {"loops": 2, "rank": 4}},
     "factorised": {"embed_width": 8, "tied": False},
     "experts": {"ffn": "experts", "ffn_settings": {"count": 3, "top": 2}},
+    "experts in loops": {
+        "ffn": "experts",
+        "ffn_settings": {"count": 2},
+        "sharing": {"loops": 2, "rank": 2},
+    },
     "gemma3": {"family": "gemma3"},
     "lfm2": {"family": "lfm2"},
     "qwen3_5": {"family": "qwen3_5"},
@@ -85,6 +90,18 @@ def test_packed_documents_are_independent(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
+@torch.no_grad()
+def test_a_cache_holds_what_the_spec_counts(case: str) -> None:
+    decoder = make(**CASES[case])
+    cache = decoder.new_cache(1, 64)
+    decoder.hidden(ids_of(1, 64), cache=cache)
+    held = [value for state in cache.states for value in vars(state).values()]
+    tensors = [one for value in held for one in (value.values() if isinstance(value, dict) else [value])]
+    floats = {id(one): one.numel() for one in tensors if isinstance(one, torch.Tensor)}
+    assert 4 * sum(floats.values()) == decoder.spec.cache_bytes(64)
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_spec_counts_what_is_there(case: str) -> None:
     decoder = make(**CASES[case])
     spec = decoder.spec
@@ -114,28 +131,29 @@ def test_chunks_equal_token_by_token() -> None:
     assert (end - state).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("kv_heads", [2, 4])
-@pytest.mark.parametrize(
-    "pattern",
-    [
-        [{"window": {"size": 16}}],
-        [{"window": {"size": 7}}, "full"],
-        ["short_conv", "gated_delta", "full", "full"],
-    ],
-    ids=str,
-)
-def test_kernels_compute_the_same(pattern: list, kv_heads: int) -> None:
+FUSED: dict[str, dict[str, Any]] = {
+    "windows": {"pattern": [{"window": {"size": 16}}]},
+    "windows, grouped": {"pattern": [{"window": {"size": 7}}, "full"], "kv_heads": 2},
+    "others between": {"pattern": ["short_conv", "gated_delta", "full", "full"]},
+    "keys used again": {"pattern": ["full", "reuse"], "kv_heads": 2},
+    "shared and narrow": {"sharing": {"times": 2, "loops": 2}, "embed_width": 8, "tied": False},
+}
+
+
+@pytest.mark.parametrize("case", FUSED)
+def test_kernels_compute_the_same(case: str) -> None:
     kernels = Kernels.build()
     if kernels is None:
         pytest.skip("no compiler")
-    decoder = make(pattern, kv_heads=kv_heads)
+    decoder = make(**{"kv_heads": 4, **FUSED[case]})
     for name, weight in decoder.named_parameters():
         if name.endswith(("mixer_norm.weight", "ffn_norm.weight")) or name == "norm.weight":
             weight.requires_grad_(False).fill_(1.0)
     assert fused.fits(decoder)
     ids = ids_of(2, 150)
     wanted = torch.randn(2, 150, 48, generator=torch.Generator().manual_seed(1))
-    trained = [p for p in decoder.parameters() if p.requires_grad and p is not decoder.head_weight]
+    head = set() if decoder.head is None else set(map(id, decoder.head.parameters()))
+    trained = [p for p in decoder.parameters() if p.requires_grad and id(p) not in head]
     found = []
     for compute in (decoder.hidden, fused.FusedHidden(decoder, kernels)):
         hidden = compute(ids)
@@ -144,6 +162,27 @@ def test_kernels_compute_the_same(pattern: list, kv_heads: int) -> None:
     assert (plain - fast).abs().max() < 1e-4
     for a, b in zip(grads, fast_grads, strict=True):
         assert (a - b).abs().max() < 1e-4 * (1 + a.abs().max())
+
+
+@torch.no_grad()
+def test_narrow_rows_give_the_same_logits() -> None:
+    for tied in (True, False):
+        decoder = make(embed_width=8, tied=tied)
+        hidden = decoder.hidden(ids_of(2, 9))
+        vectors, rows = decoder.for_head(hidden)
+        assert vectors.shape[-1] == rows.shape[-1] == 8
+        assert (vectors @ rows.t() - hidden @ decoder.head_weight.t()).abs().max() < 1e-4
+        assert (decoder.logits(hidden) - vectors @ rows.t()).abs().max() < 1e-4
+    plain = make(tied=False)
+    assert plain.for_head(hidden)[0] is hidden and plain.for_head(hidden)[1] is plain.head.weight
+
+
+def test_masks_and_tables_made_while_scoring_serve_training() -> None:
+    decoder = make([{"window": {"size": 8}}], context=16)
+    with torch.inference_mode():
+        decoder.hidden(ids_of(1, 60))
+    decoder.hidden(ids_of(1, 60)).sum().backward()
+    assert all(p.grad is not None for p in decoder.blocks.parameters())
 
 
 def test_a_windows_cache_does_not_grow() -> None:
@@ -166,6 +205,11 @@ def test_a_windows_cache_does_not_grow() -> None:
         ("qwen3", {"heads": 5}, "model.heads"),
         ("qwen3", {"sharing": {"times": 2}}, "family: kogata"),
         ("kogata", {"sharing": {"times": 3}}, "model.sharing"),
+        ("kogata", {"sharing": {"rank": 3}}, "model.sharing.rank"),
+        ("kogata", {"sharing": {"times": 2}, "pattern": ["full", "window"]}, "alike"),
+        ("kogata", {"sharing": {"times": 2}, "pattern": [{"window": {"size": 8}}, "window"]}, "alike"),
+        ("kogata", {"embed_width": 48}, "model.embed_width"),
+        ("kogata", {"rotary_dim": 14}, "model.rotary_dim"),
         ("llama", {"ffn": "relu2"}, "arcee"),
     ],
 )

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from kogata.core.errors import DataError, RecipeError
 from kogata.engine.encoders import layers_of, quietly
 from kogata.engine.hf_folder import copy_tokenizer, special_id, write_json
+from kogata.engine.mask_costs import HELDOUT_WINDOWS
 from kogata.engine.sampler import Batch, StepBatch, WindowSampler
 from kogata.engine.tokens import TokenStore
 from kogata.nn.optim import AdamW, Group, Matrix, Muon, Optimiser, matrices_of
 
 MASK, PAD = "[MASK]", "[PAD]"
 """Added to a tokenizer that has none."""
-HELDOUT_WINDOWS = 128
 EMBED_RATIO, VECTOR_RATIO = 0.43, 0.29
 """Rates of embedding and vectors beside Muon's, as in pretraining of decoders with one table."""
 

@@ -84,11 +84,11 @@ def score_rows(classifier: Classifier, examples: Path, split: str) -> dict[str, 
     from kogata.engine.classify._scores import confused, scores
     from kogata.engine.classify._task import read_split
 
-    texts, labels = read_split(examples, split, classifier.names)
-    if not texts:
+    rows = read_split(examples, split, classifier.names)
+    if not rows.texts:
         raise DataError(f"no {split} rows to score", where=f"split {split}", found="no rows")
-    targets = np.array([classifier.names.index(label) for label in labels])
-    guesses = classifier.probabilities(texts).argmax(1)
+    targets = np.array([classifier.names.index(label) for label in rows.labels])
+    guesses = classifier.probabilities(rows.texts).argmax(1)
     found = scores(targets, guesses, len(classifier.names))
     return {**found, "split": split, "confused": confused(targets, guesses, classifier.names)}
 

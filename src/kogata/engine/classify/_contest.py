@@ -161,7 +161,10 @@ class Contest:
         for number, (fitted, held) in enumerate(judged):
             name = f"{entry.name}-{number}"
             if name in notes:
-                found[number] = np.array(notes[name], dtype=np.int64)
+                # Judged before a kill: its steps and its part of the time count as if done now.
+                found[number] = np.array(notes[name]["guesses"], dtype=np.int64)
+                self.steps = int(notes[name]["steps"])
+                self.done += self._seconds(entry, fitted)
                 continue
             part = "whole" if self.heldout is not None else str(number)
             classifier = self._fit(entry, fitted, part)
@@ -179,7 +182,7 @@ class Contest:
             self.table[entry.name]["folds"] = len(found)
 
     def _fit(self, entry: Entry, task: Task, part: str) -> Classifier:
-        cost = entry.seconds * len(task) / len(self.task)
+        cost = self._seconds(entry, task)
         limit = None
         if self.seconds is not None:
             left = self.bench.left()
@@ -196,6 +199,10 @@ class Contest:
         made = entry.module.fit(entry.settings, task, bench)
         self.steps += bench.steps
         return made
+
+    def _seconds(self, entry: Entry, task: Task) -> float:
+        """Forecasts one training on so many of the rows."""
+        return entry.seconds * len(task) / len(self.task)
 
     def _folder(self, entry: Entry, part: str) -> Path:
         return self.bench.checkpoints / f"{entry.name}-{part}"
@@ -240,4 +247,5 @@ class Contest:
         from kogata.engine.hf_folder import write_json
 
         self.bench.checkpoints.mkdir(parents=True, exist_ok=True)
-        write_json(self.bench.checkpoints / NOTES, {**self._notes(), name: guesses.tolist()})
+        notes = {**self._notes(), name: {"guesses": guesses.tolist(), "steps": self.steps}}
+        write_json(self.bench.checkpoints / NOTES, notes)

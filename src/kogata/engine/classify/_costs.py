@@ -56,8 +56,9 @@ def held_bytes(size: Size) -> int:
 
 
 def training_bytes(size: Size, rows: float, layers: int) -> int:
-    """Counts a copy of the encoder, gradients, averages and what a step keeps for its backward pass."""
+    """Counts a copy of the encoder, gradients, averages, a step's activations, and what frozen layers gave."""
     each = size.body // max(1, size.layers)
     tokens = rows * size.tokens / size.rows
-    kept = tokens * layers * (34 * size.width + 30 * size.tokens / size.rows)
-    return round(4 * size.parameters + 12 * layers * each + 4 * kept)
+    held = tokens * layers * (34 * size.width + 30 * size.tokens / size.rows)
+    below = 2 * size.tokens * size.width if layers < size.layers else 0
+    return round(4 * size.parameters + 12 * layers * each + 4 * held + below)

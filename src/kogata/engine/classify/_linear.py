@@ -7,7 +7,7 @@ Not yet measured against it.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,16 +120,21 @@ def tune(
     strengths: Sequence[float],
     seed: int,
     watch: Callable[[int, int], None] | None = None,
+    groups: np.ndarray | None = None,
 ) -> tuple[float, dict[str, float]]:
     """Chooses the strength by cross-validation: the most rows right, ties by their log-likelihood.
+
+    Where no row can be judged, as with one row a label, the middle strength is taken.
 
     Returns:
         the strength, and each strength's share of rows right.
     """
     right = np.zeros(len(strengths))
     likely = np.zeros(len(strengths))
-    parts = list(_parts(targets, seed))
+    parts = _parts(targets, seed, groups)
     judged = sum(len(held) for _, held in parts)
+    if not judged:
+        return strengths[len(strengths) // 2], {}
     for number, (fitted, held) in enumerate(parts):
         some, others = _rows(rows, fitted), _rows(rows, held)
         there, truth = torch.from_numpy(targets[fitted]), torch.from_numpy(targets[held])
@@ -146,26 +151,51 @@ def tune(
     return strengths[best], shares
 
 
-def folds(targets: np.ndarray, count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def folds(
+    targets: np.ndarray, count: int, seed: int, groups: np.ndarray | None = None
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Parts rows into `count` folds with each label spread evenly; gives (rows to fit, rows to judge).
 
-    The only row of a label is never judged: a method that did not see it could not know it.
+    Rows of one group stay together. What holds all rows of a label is never judged: a method that did not
+    see the label could not know it.
+
+    Args:
+        targets: labels by number.
+        count: how many folds.
+        seed: decides the order in which groups are dealt out.
+        groups: each row's group by number; by default every row is one of its own.
     """
+    names = np.arange(len(targets)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    order = np.argsort(names, kind="stable")
+    members = np.split(order, np.cumsum(np.bincount(names))[:-1])
+    by_label = [names[targets == label] for label in np.unique(targets)]
+    alone = {int(mine[0]) for mine in by_label if (mine == mine[0]).all()}
     chance = np.random.default_rng([seed, len(targets)])
+    start = int(chance.integers(count))
+    mixed = sorted(chance.permutation(len(members)).tolist(), key=lambda group: -len(members[group]))
+    held = np.zeros((count, int(targets.max()) + 1), dtype=np.int64)
+    sizes = np.zeros(count, dtype=np.int64)
     place = np.full(len(targets), -1)
-    for label in np.unique(targets):
-        rows = np.flatnonzero(targets == label)
-        if len(rows) > 1:
-            place[chance.permutation(rows)] = (np.arange(len(rows)) + chance.integers(count)) % count
+    for group in mixed:
+        if group in alone:
+            continue
+        rows = members[group]
+        # The fold with the fewest rows of these labels, then with the fewest rows, then in turn.
+        mine = held[:, targets[rows]].sum(1)
+        fold = min(range(count), key=lambda at: (mine[at], sizes[at], (at - start) % count))
+        place[rows] = fold
+        np.add.at(held[fold], targets[rows], 1)
+        sizes[fold] += len(rows)
     found = [(np.flatnonzero(place != fold), np.flatnonzero(place == fold)) for fold in range(count)]
-    return [(fitted, held) for fitted, held in found if len(held)]
+    return [(fitted, judged) for fitted, judged in found if len(judged)]
 
 
-def _parts(targets: np.ndarray, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _parts(
+    targets: np.ndarray, seed: int, groups: np.ndarray | None
+) -> list[tuple[np.ndarray, np.ndarray]]:
     if len(targets) > ENOUGH_ROWS:
-        yield folds(targets, 5, seed)[0]
-    else:
-        yield from folds(targets, 3, seed)
+        return folds(targets, 5, seed, groups)[:1]
+    return folds(targets, 3, seed, groups)
 
 
 def _rows(rows: Rows, which: np.ndarray) -> Rows:

@@ -86,6 +86,7 @@ def train(
         strengths,
         task.seed,
         lambda done, total: bench.progress(done, total, unit="fits"),
+        task.groups,
     )
     head = fit(rows, torch.from_numpy(task.targets), task.classes, strength)
     tuning = {"strength": strength, "right_by_strength": shares, "ngrams": len(grams.keys)}

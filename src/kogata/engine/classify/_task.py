@@ -47,6 +47,8 @@ class Task:
     """The labels, sorted."""
     workshop: Workshop
     seed: int = 0
+    groups: np.ndarray | None = None
+    """Each row's group by number; rows of one are never parted when methods are judged."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -58,7 +60,9 @@ class Task:
 
     def part(self, rows: np.ndarray) -> Task:
         """Gives some of the rows."""
-        return replace(self, texts=[self.texts[i] for i in rows], targets=self.targets[rows])
+        groups = None if self.groups is None else self.groups[rows]
+        texts = [self.texts[i] for i in rows]
+        return replace(self, texts=texts, targets=self.targets[rows], groups=groups)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +108,25 @@ class Effort:
     flops: float = 0.0
 
 
-def read_split(folder: Path, split: str, known: list[str] | None = None) -> tuple[list[Text], list[str]]:
-    """Reads the texts and labels of a split.
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """A split's texts, labels and groups; where a row names no group, its text is one."""
+
+    texts: list[Text]
+    labels: list[str]
+    groups: np.ndarray
+
+    def task(self, names: list[str], workshop: Workshop, seed: int) -> Task:
+        """Gives the rows with labels by number."""
+        number = {name: at for at, name in enumerate(names)}
+        targets = np.array([number[label] for label in self.labels], dtype=np.int64)
+        return Task(
+            texts=self.texts, targets=targets, names=names, workshop=workshop, seed=seed, groups=self.groups
+        )
+
+
+def read_split(folder: Path, split: str, known: list[str] | None = None) -> Rows:
+    """Reads the labelled rows of a split.
 
     Args:
         folder: of an examples artifact.
@@ -119,6 +140,8 @@ def read_split(folder: Path, split: str, known: list[str] | None = None) -> tupl
 
     texts: list[Text] = []
     labels: list[str] = []
+    groups: list[int] = []
+    numbers: dict[str, int] = {}
     for row in read_examples(folder, split):
         text, label = row.fields.get("text"), row.fields.get("label")
         if not isinstance(label, str) or not label.strip():
@@ -138,7 +161,9 @@ def read_split(folder: Path, split: str, known: list[str] | None = None) -> tupl
         pair = row.fields.get("text_pair")
         texts.append((text, pair) if isinstance(pair, str) and pair.strip() else text)
         labels.append(label)
-    return texts, labels
+        group = f"text {join(texts[-1])}" if row.group is None else f"group {row.group}"
+        groups.append(numbers.setdefault(group, len(numbers)))
+    return Rows(texts=texts, labels=labels, groups=np.array(groups, dtype=np.int64))
 
 
 def names_of(labels: Iterable[str]) -> list[str]:

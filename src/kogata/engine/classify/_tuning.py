@@ -120,9 +120,10 @@ class Trainee:
     def __init__(self, encoder: Encoder, task: Task, layers: int | None) -> None:
         self.encoder = encoder
         self.rows = encoder.rows(task.texts)
+        self.kept: list[Tensor] | None = None
         stack = layers_of(encoder.module)
         if layers is None or stack is None:
-            self.start, self.stack, self.kept = 0, None, None
+            self.start, self.stack = 0, None
             self.trained: nn.Module = encoder.module
         else:
             self.stack = Stack(encoder)
@@ -131,7 +132,8 @@ class Trainee:
             if self.stack.modern:
                 parts.append(encoder.module.final_norm)
             self.trained = nn.ModuleList(parts)
-            self.kept = self._outputs_below()
+            if self.start:
+                self.kept = self._outputs_below()
         encoder.module.requires_grad_(False).eval()
         self.trained.requires_grad_(True)
 
@@ -166,11 +168,15 @@ class Trainee:
 
     def _group(self, rows: Sequence[int]) -> Tensor:
         batch = pad([self.rows[row] for row in rows], self.encoder.pad_id)
-        if self.stack is None or self.kept is None:
+        if self.stack is None:
             return self.encoder.pooled(batch)
-        hidden = torch.zeros(*batch.ids.shape, self.encoder.width)
-        for place, row in enumerate(rows):
-            hidden[place, : len(self.rows[row])] = self.kept[row]
+        if self.kept is None:
+            with torch.no_grad():
+                hidden = self.stack.embed(batch)
+        else:
+            hidden = torch.zeros(*batch.ids.shape, self.encoder.width)
+            for place, row in enumerate(rows):
+                hidden[place, : len(self.rows[row])] = self.kept[row]
         hidden = self.stack.through(hidden, batch.mask, self.start, len(self.stack.layers))
         return pool(hidden, batch.mask, self.encoder.eps)
 

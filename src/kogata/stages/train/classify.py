@@ -151,29 +151,28 @@ class Classify(Stage):
         """Judges the methods, keeps one, writes it with its scores."""
         from kogata.engine.classify._contest import Contest
         from kogata.engine.classify._linear import folds
-        from kogata.engine.classify._task import Task, Workshop, names_of, read_split, size_of
+        from kogata.engine.classify._task import Workshop, names_of, read_split, size_of
         from kogata.engine.pretraining import prepare_torch
 
         prepare_torch(bench)
         examples, model = one(given, "examples"), given.get("model")
         _check_model(model and model.facts)
-        texts, labels = read_split(examples.path, "train")
-        names = names_of(labels)
-        number = {name: at for at, name in enumerate(names)}
+        rows = read_split(examples.path, "train")
+        names = names_of(rows.labels)
         workshop = Workshop(model.path if model else None, self.context)
-        task = _task(Task, texts, labels, number, names, workshop, bench.seed)
+        task = rows.task(names, workshop, bench.seed)
         facts = {**examples.facts, "labels": names}
         size = size_of(facts, model and model.facts, self.context)
         count = self._folds(facts, size)
         # All held-out rows are read, judges or not: a label that training never saw is found now.
-        held_texts, held_labels = read_split(examples.path, "heldout", names)
+        held = read_split(examples.path, "heldout", names)
         read_split(examples.path, "test", names)
         heldout = None
         parts: list[Any] = []
         if count is None:
-            heldout = _task(Task, held_texts, held_labels, number, names, workshop, bench.seed)
+            heldout = held.task(names, workshop, bench.seed)
         else:
-            parts = _check_folds(folds(task.targets, count, bench.seed), task)
+            parts = _check_folds(folds(task.targets, count, bench.seed, task.groups), task)
         chosen = self._candidates(facts, model and model.facts, bench.machine, bench.share)
         asked = None if self.method == "auto" else self.method.name
         contest = Contest(
@@ -289,22 +288,14 @@ def _too_long(seconds: float, left: float) -> str:
     return f"would take about {format_seconds(seconds)} of the {format_seconds(left)} left"
 
 
-def _task(
-    make: Any, texts: list[Any], labels: list[str], number: dict[str, int], names: Any, shop: Any, seed: int
-) -> Any:
-    import numpy as np
-
-    targets = np.array([number[label] for label in labels], dtype=np.int64)
-    return make(texts=texts, targets=targets, names=names, workshop=shop, seed=seed)
-
-
 def _check_folds(parts: list[Any], task: Any) -> list[Any]:
     if len(parts) < FOLDS:
         raise DataError(
             "too few rows to judge by",
             where="split train",
-            found=f"{len(task):,} rows of {task.classes} labels, {sum(len(h) for _, h in parts)} to judge by",
-            expected=f"rows for {FOLDS} folds, two of some label at least",
+            found=f"{len(task):,} rows of {task.classes} labels in {len(set(task.groups.tolist())):,} groups, "
+            f"{sum(len(h) for _, h in parts)} to judge by",
+            expected=f"rows for {FOLDS} folds, of some label two at least that share no group",
             remedy=f"add rows, or hold out {JUDGES} or more",
         )
     return parts

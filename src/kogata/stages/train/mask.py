@@ -18,13 +18,10 @@ SCRATCH_LR = {"muon": 0.007, "adamw": 1e-3}
 CONTINUED_LR = {"muon": 0.001, "adamw": 1e-4}
 DEFAULT_SECONDS = 240.0
 """Taken for a new encoder when nothing says how long."""
-SAVE_BYTES_PER_SECOND = 200e6
 LADDER = ((2, 128), (3, 192), (4, 256), (6, 384), (8, 512), (12, 768))
 """Layers and width of the shapes that `auto` chooses from."""
 TOKENS_PER_WEIGHT = 8.0
 """Seen by a well-taught encoder, for each weight of its layers."""
-TRAIN_SHARE = 0.4
-"""Rate of transformers' modules in training, over that of large products."""
 
 
 class EncoderShape(BaseModel):
@@ -118,6 +115,13 @@ class Mask(Stage):
         """Chooses shape, window, optimiser, rate and length."""
         tokens, model = _tokens(facts), facts.get("model")
         _check_model(model, tokens)
+        if model is not None and self.model != EncoderShape():
+            raise RecipeError(
+                "a given encoder has a shape already",
+                where="model of train.mask",
+                found=f"{self.model!r}, and an encoder of the family {model.get('architecture')}",
+                remedy="leave `model` out of train.mask, or leave model.read out to train a new encoder",
+            )
         changes: dict[str, Any] = {}
         reasons: dict[str, str] = {}
         if self.context == "auto":
@@ -148,17 +152,16 @@ class Mask(Stage):
         return Resolved(stage=self.model_copy(update=changes), reasons=reasons)
 
     def _shape(self, tokens: Facts, machine: Machine, share: Share) -> tuple[int, int, str]:
-        from kogata.engine.costs import gemm_rate
+        from kogata.engine.mask_costs import tokens_per_second
 
         seconds = self._seconds(share) or DEFAULT_SECONDS
         best, seen = LADDER[0], 0.0
         for layers, width in LADDER:
             body = layers * self._block(width)
             head = width * tokens["vocab_size"] * self.share
-            rate = TRAIN_SHARE * gemm_rate(machine) / (6.0 * (body + head))
             counted = self.steps * self.batch if self.steps else None
             counted = self.epochs * tokens["splits"]["train"]["tokens"] if self.epochs else counted
-            could = float(counted) if counted else rate * seconds
+            could = float(counted) if counted else seconds * tokens_per_second(body + head, machine)
             if could < TOKENS_PER_WEIGHT * body and (layers, width) != LADDER[0]:
                 break
             best, seen = (layers, width), could
@@ -166,8 +169,9 @@ class Mask(Stage):
         return *best, reason
 
     def _block(self, width: int) -> int:
-        ffn = self.model.ffn_width or _ffn_width(self.model.family, width)
-        return 4 * width * width + (3 if self.model.family == "modernbert" else 2) * width * ffn
+        from kogata.engine.mask_costs import block_weights
+
+        return block_weights(self.model.family, width, self.model.ffn_width)
 
     def _sizes(self, facts: Mapping[str, Facts | None]) -> tuple[int, int, int]:
         """Gives weights of the layers, width, and weights in all."""
@@ -183,12 +187,19 @@ class Mask(Stage):
         return body, width, body + width * (tokens["vocab_size"] + 2 + width)
 
     def _step_seconds(self, facts: Mapping[str, Facts | None], machine: Machine) -> float:
-        from kogata.engine.costs import ADAM_SECONDS, gemm_rate
+        from kogata.engine.mask_costs import step_seconds
 
         body, width, parameters = self._sizes(facts)
         head = self.share * width * (_tokens(facts)["vocab_size"] + width)
-        flops = 6.0 * self.batch * (body + head)
-        return flops / (TRAIN_SHARE * gemm_rate(machine)) + parameters * ADAM_SECONDS / machine.cores
+        return step_seconds(body + head, parameters, self.batch, machine)
+
+    def _after(self, facts: Mapping[str, Facts | None], machine: Machine) -> float:
+        from kogata.engine.mask_costs import after_seconds
+
+        body, _, parameters = self._sizes(facts)
+        assert isinstance(self.context, int)
+        held = ((_tokens(facts).get("splits") or {}).get("heldout") or {}).get("tokens") or 0
+        return after_seconds(body, parameters, held // self.context, self.context, machine)
 
     def _seconds(self, share: Share) -> float | None:
         given = [value for value in (self.time, share.seconds) if value is not None]
@@ -206,7 +217,7 @@ class Mask(Stage):
         tokens, model = _tokens(facts), facts.get("model")
         body, width, parameters = self._sizes(facts)
         each, budget = self._step_seconds(facts, machine), self._seconds(share)
-        before = STAGE_SECONDS + 4 * parameters / SAVE_BYTES_PER_SECOND
+        before = STAGE_SECONDS + self._after(facts, machine)
         steps = self._steps(tokens) or max(1, int(((budget or DEFAULT_SECONDS) - before) / each))
         seconds = budget if budget is not None else before + steps * each
         activations = 4 * self.batch * (body // width * 3 + round(2 * self.share * tokens["vocab_size"]))
@@ -234,7 +245,9 @@ class Mask(Stage):
 
     def _shape_facts(self) -> Facts:
         assert self.model.layers is not None and self.model.width is not None
-        ffn = self.model.ffn_width or _ffn_width(self.model.family, self.model.width)
+        from kogata.engine.mask_costs import ffn_width
+
+        ffn = self.model.ffn_width or ffn_width(self.model.family, self.model.width)
         return {"width": self.model.width, "layers": self.model.layers, "ffn_width": ffn}
 
     def run(self, given: Given, bench: Bench) -> Facts:
@@ -281,12 +294,12 @@ class Mask(Stage):
                 seed=bench.seed,
             )
         steps = self._steps(tokens.facts)
-        body, _, parameters = self._sizes({"tokens": tokens.facts, "model": start and start.facts})
+        body = self._sizes({"tokens": tokens.facts, "model": start and start.facts})[0]
         if steps is not None:
             warmup = min(self.warmup, steps // 5)
             schedule: Any = StepSchedule(steps=steps, warmup=warmup, decay=self.decay)
         else:
-            reserve = 1.0 + 4 * parameters / SAVE_BYTES_PER_SECOND
+            reserve = self._after({"tokens": tokens.facts, "model": start and start.facts}, bench.machine)
             schedule = TimeSchedule(
                 clock=bench.clock,
                 reserve=reserve,
@@ -356,10 +369,6 @@ class Mask(Stage):
         training = facts["training"]
         length = {"steps": training["steps"], "epochs": None, "time": None}
         return {**length, "warmup": training["warmup"], "decay": training["decay"]}
-
-
-def _ffn_width(family: str, width: int) -> int:
-    return max(32, round(width * 8 / 3 / 64) * 64) if family == "modernbert" else 4 * width
 
 
 def _tokens(facts: Mapping[str, Facts | None]) -> Facts:

@@ -13,6 +13,8 @@ from sampling_bench import make_supply
 from training_bench import MACHINE, Killed, TrainingBench, make_tokens
 
 from kogata.core.artifact import Artifact
+from kogata.core.errors import RecipeError
+from kogata.core.stage import Share
 from kogata.engine.objectives import LanguageModelling
 from kogata.engine.sampler import Batch, RampSampler, WindowSampler
 from kogata.engine.sampling import make_sampler
@@ -129,3 +131,12 @@ def test_rows_are_weighed_by_their_own_plain_losses(compiled: bool) -> None:
     assert torch.allclose(found, gradient(known), atol=1e-6)
     counted = weights > 0
     assert torch.allclose(given[counted], plain[counted], atol=1e-5)
+
+
+def test_a_pair_that_cannot_be_is_refused_before_anything_runs(tokens: Artifact) -> None:
+    facts = {"tokens": tokens.facts, "model": None}
+    with pytest.raises(RecipeError, match="two settings") as caught:
+        Pretrain(curriculum="easy_first", sampling="bandit").resolve(facts, MACHINE, Share())  # type: ignore[arg-type]
+    assert "full_length or half_length or length_warmup" in (caught.value.expected or "")
+    made = Pretrain(sampling="infobatch").resolve(facts, MACHINE, Share()).stage  # type: ignore[arg-type]
+    assert made.curriculum.name == "full_length"  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kogata.core.variants import Choice
 from kogata.engine.sampler import Sampler
+from kogata.engine.samplers import check_pair
 from kogata.engine.supply import Supply
 
 
@@ -22,6 +23,7 @@ def make_sampler(supply: Supply, curriculum: Choice | None = None, sampling: Cho
         RecipeError: the two do not go together, or ask for what the tokens do not have.
         DataError: a source fills no window, or text has no difficulty.
     """
-    curriculum = curriculum or Curriculum.of("half_length")
     sampling = sampling or Sampling.of("proportional")
+    curriculum = curriculum or Curriculum.of(getattr(sampling.variant, "CURRICULUM", "half_length"))
+    check_pair(curriculum, sampling, supply.label)
     return sampling.variant.make(supply, curriculum, sampling.settings)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from kogata.engine.sampler import Sampler
     from kogata.engine.supply import Supply
 
+PARTLY_COUNTED = True
+"""Rows have targets that do not count."""
+
 
 class Settings(VariantSettings):
     """Settings of `length_buckets`."""

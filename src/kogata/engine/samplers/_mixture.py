@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kogata.core.errors import RecipeError
 from kogata.core.variants import Choice
 from kogata.engine.sampler import Batch, StepBatch, WindowSampler, batches, turn_at
 from kogata.engine.supply import Supply
@@ -175,12 +174,10 @@ def mixture(supply: Supply, curriculum: Choice, policy: Policy, most_epochs: flo
     """Makes the sampler of several sources; the curriculum says how long the windows are when.
 
     Raises:
-        RecipeError: the curriculum chooses the windows itself, or the tokens know no sources.
+        RecipeError: the tokens know no sources.
+        DataError: a source fills no window.
     """
-    lengths = getattr(curriculum.variant, "lengths", None)
-    if lengths is None:
-        raise two_masters(supply, curriculum)
-    contexts, shares = lengths(supply.context, curriculum.settings)
+    contexts, shares = curriculum.variant.lengths(supply.context, curriculum.settings)
     documents = supply.documents_by_source()
     grid = [
         [
@@ -190,14 +187,3 @@ def mixture(supply: Supply, curriculum: Choice, policy: Policy, most_epochs: flo
         for number, context in enumerate(contexts)
     ]
     return Mixture(list(documents), grid, np.cumsum(shares).tolist(), policy, most_epochs)
-
-
-def two_masters(supply: Supply, curriculum: Choice) -> RecipeError:
-    """Builds the error for a sampling and a curriculum that would both choose the windows."""
-    return RecipeError(
-        "two settings would choose what is seen next",
-        where=f"stage {supply.label}",
-        found=f"`sampling`, and `curriculum: {curriculum.name}`",
-        expected="one of them; with this sampling, curriculum full_length, half_length or length_warmup",
-        remedy="take one out",
-    )

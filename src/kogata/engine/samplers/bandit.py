@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from kogata.core.variants import Choice, VariantSettings
+from kogata.engine.samplers import chooses_windows
 
 if TYPE_CHECKING:
     from kogata.engine.sampler import Sampler
@@ -108,6 +109,11 @@ class Bandit:
     def load(self, state: dict[str, Any]) -> None:
         """Puts them back."""
         self.fast, self.slow, self.seen = list(state["fast"]), list(state["slow"]), list(state["seen"])
+
+
+def refuses(curriculum: Choice) -> bool:
+    """Says whether a curriculum leaves nothing to choose."""
+    return chooses_windows(curriculum)
 
 
 def make(supply: Supply, curriculum: Choice, settings: Settings) -> Sampler:

@@ -173,16 +173,14 @@ def _unpacked(text: str) -> bytes:
     return zlib.decompress(base64.b85decode(text))
 
 
-def make(supply: Supply, curriculum: Choice, settings: Settings) -> Sampler:
-    """Makes a run's sampler.
+def refuses(curriculum: Choice) -> bool:
+    """Says whether a curriculum changes the windows."""
+    return curriculum.name != CURRICULUM
 
-    Raises:
-        RecipeError: the curriculum changes the windows.
-    """
-    from kogata.engine.samplers._mixture import two_masters
+
+def make(supply: Supply, curriculum: Choice, settings: Settings) -> Sampler:
+    """Makes a run's sampler."""
     from kogata.engine.supply import FixedWindows
 
-    if curriculum.name != "full_length":
-        raise two_masters(supply, curriculum)
     windows = FixedWindows(supply, supply.context)
     return InfoBatch(windows, supply.rows(supply.context), supply.seed, settings)

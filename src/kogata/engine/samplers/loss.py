@@ -113,17 +113,11 @@ class Weighted:
         self.scale, self.steps = float(state["scale"]), int(state["steps"])
 
 
+def refuses(curriculum: Choice) -> bool:
+    """Says whether a curriculum's rows have targets that do not count, so that their losses mean little."""
+    return hasattr(curriculum.variant, "PARTLY_COUNTED")
+
+
 def make(supply: Supply, curriculum: Choice, settings: Settings) -> Sampler:
-    """Makes a run's sampler.
-
-    Raises:
-        RecipeError: rows of the curriculum are not of one length.
-    """
-    from kogata.engine.curriculum._ordered import Ordered
-    from kogata.engine.sampler import RampSampler
-    from kogata.engine.samplers._mixture import two_masters
-
-    inner = curriculum.variant.make(supply, curriculum.settings)
-    if not isinstance(inner, RampSampler | Ordered):
-        raise two_masters(supply, curriculum)
-    return Weighted(inner, settings)
+    """Makes a run's sampler."""
+    return Weighted(curriculum.variant.make(supply, curriculum.settings), settings)

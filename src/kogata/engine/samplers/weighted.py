@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from kogata.core.variants import Choice, VariantSettings
+from kogata.engine.samplers import chooses_windows
 
 if TYPE_CHECKING:
     from kogata.engine.sampler import Sampler
@@ -57,6 +58,11 @@ class Fixed:
 
     def load(self, state: dict[str, Any]) -> None:
         """Puts nothing back."""
+
+
+def refuses(curriculum: Choice) -> bool:
+    """Says whether a curriculum leaves nothing to choose."""
+    return chooses_windows(curriculum)
 
 
 def make(supply: Supply, curriculum: Choice, settings: Settings) -> Sampler:

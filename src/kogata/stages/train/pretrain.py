@@ -123,6 +123,7 @@ class Pretrain(Stage):
     def resolve(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Resolved:
         """Chooses shape, context, batch, learning rate and length from time, data and machine."""
         from kogata.engine import autosize
+        from kogata.engine.samplers import check_pair
 
         tokens = _tokens_facts(facts)
         train = tokens["splits"]["train"]
@@ -165,9 +166,11 @@ class Pretrain(Stage):
         if seconds is None and self._steps(batch, train["tokens"]) is None:
             steps, reason = autosize.length_for(spec, batch, context, train["tokens"], machine)
             changes["steps"], reasons["steps"] = steps, reason
-        if self.curriculum == "auto":
-            changes["curriculum"] = Curriculum.of(getattr(self.sampling.variant, "CURRICULUM", "half_length"))
-            reasons["curriculum"] = sentence_of(changes["curriculum"].variant)
+        curriculum = self.curriculum
+        if curriculum == "auto":
+            curriculum = Curriculum.of(getattr(self.sampling.variant, "CURRICULUM", "half_length"))
+            changes["curriculum"], reasons["curriculum"] = curriculum, sentence_of(curriculum.variant)
+        check_pair(curriculum, self.sampling, "train.pretrain")
         if self.precision == "auto":
             changes["precision"], reasons["precision"] = "fp32", "this processor has no fast 16-bit products"
         if self.checkpoint_every == "auto":

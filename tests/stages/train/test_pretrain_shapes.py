@@ -1,4 +1,4 @@
-"""train.pretrain's patterns, shared layers, narrow embeddings and experts: trained, resumed, refused in time."""
+"""train.pretrain's patterns, sharing, narrow embeddings and experts: trained, resumed, refused in time."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def refuse(spec: ModelSpec) -> str | None:
         if period_of(spec, "full") is None:
             return "gemma3 whose full layers are not every n-th (llama.cpp's are)"
         if spec.local_rope_theta != _USUAL_LOCAL_THETA:
-            return f"gemma3 whose windows have the rotary base {spec.local_rope_theta:g} (llama.cpp's: 10,000)"
+            return f"gemma3 with windows of rotary base {spec.local_rope_theta:g} (llama.cpp's: 10,000)"
     if spec.family == "lfm2" and period_of(spec, "full") == spec.layers + 1:
         return "lfm2 without attention"
     if spec.family == "qwen3_5":

@@ -47,6 +47,12 @@ class StepCost:
     """Rate over the machine's measured one."""
 
 
+def fuses(spec: ModelSpec) -> bool:
+    """Says whether `nn/fused.py` computes the blocks of such a shape, or plain torch does."""
+    norms = spec.centred_norms or spec.sandwich_norms
+    return spec.ffn in ("swiglu", "relu2") and not (norms or spec.qkv_bias or spec.shared().rank)
+
+
 def gemm_rate(machine: Machine) -> float:
     """Gives the FLOP/s of matrix products on all cores: small ones share cores less well than large ones."""
     large = machine.gemm_flops or USUAL_FLOPS * machine.cores
@@ -75,7 +81,7 @@ def step_cost(
         micro: tokens of a forward pass.
         muon: whether Muon trains the matrices.
         iterations: of its orthogonalisation.
-        fused: whether the compiled kernels are used.
+        fused: whether compiled kernels are used, where they can compute the shape.
         processes: that share the cores.
     """
     rate = gemm_rate(machine)
@@ -90,7 +96,7 @@ def step_cost(
     other = passes * (spec.layers + 2) * CALL_SECONDS
     adam = spec.parameters() - (spec.matrix_parameters() if muon else 0)
     other += adam * ADAM_SECONDS * processes / machine.cores
-    if not fused:
+    if not (fused and fuses(spec)):
         gated = 2 if spec.ffn == "relu2" else 3
         floats = batch * spec.layers * (8 * spec.width + 4 * spec.q_width + gated * 2 * spec.ffn_width)
         other += floats * PLAIN_SECONDS / machine.cores

@@ -12,7 +12,7 @@ from small_models import small_spec, write_small_model
 from kogata.core.errors import DataError
 from kogata.engine.adapters import fingerprint, merge_checked, put_on, write_adapter
 from kogata.engine.convert import load_decoder, save_decoder
-from kogata.engine.finetune import lora
+from kogata.engine.finetune import ia3, lora
 from kogata.engine.hf_folder import write_json
 from kogata.engine.objectives import TrainedTokens
 from kogata.engine.rows import Rows
@@ -30,6 +30,7 @@ CASES: list[dict[str, Any]] = [
     {"rank": 4, "init": "pissa"},
     {"rank": 4, "layers": ["q_proj", "v_proj", "up_proj"], "top": 2},
 ]
+ALL = [*((lora, case) for case in CASES), (ia3, {}), (ia3, {"top": 2})]
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +47,10 @@ def theirs(folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-def tuned(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any]:
+def tuned(folder: Path, settings: dict[str, Any], module: Any = lora) -> tuple[Any, Any]:
     """Gives our decoder with a changed adapter on it."""
     decoder = load_decoder(folder)
-    tuning = lora.apply(decoder, lora.Settings(**settings), 0)
+    tuning = module.apply(decoder, module.Settings(**settings), 0)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for _, weight in tuning.named():
@@ -57,10 +58,12 @@ def tuned(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any]:
     return decoder, tuning
 
 
-@pytest.mark.parametrize("settings", CASES, ids=str)
+@pytest.mark.parametrize(("module", "settings"), ALL, ids=lambda value: getattr(value, "PEFT_TYPE", str(value)))
 @torch.no_grad()
-def test_a_saved_adapter_in_peft(folder: Path, settings: dict[str, Any], tmp_path: Path) -> None:
-    decoder, tuning = tuned(folder, settings)
+def test_a_saved_adapter_in_peft(
+    folder: Path, module: Any, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    decoder, tuning = tuned(folder, settings, module)
     tuning.save(tmp_path, str(folder))
     loaded = peft.PeftModel.from_pretrained(theirs(folder), tmp_path).eval()
     plain = theirs(folder)(IDS).logits
@@ -79,13 +82,22 @@ def test_a_saved_adapter_in_peft(folder: Path, settings: dict[str, Any], tmp_pat
     assert float((theirs(tmp_path / "merged")(IDS).logits - ours).abs().max()) < 1e-4
 
 
+def own_configs() -> list[Any]:
+    lora_config = peft.LoraConfig(r=3, lora_alpha=5, target_modules="all-linear", task_type="CAUSAL_LM")
+    names = ["k_proj", "v_proj", "down_proj"]
+    return [
+        lora_config,
+        peft.IA3Config(target_modules=names, feedforward_modules=["down_proj"], task_type="CAUSAL_LM"),
+    ]
+
+
+@pytest.mark.parametrize("config", own_configs(), ids=lambda config: str(config.peft_type))
 @torch.no_grad()
-def test_peft_s_own_adapter_is_read(folder: Path, tmp_path: Path) -> None:
-    config = peft.LoraConfig(r=3, lora_alpha=5, target_modules="all-linear", task_type="CAUSAL_LM")
+def test_peft_s_own_adapter_is_read(folder: Path, tmp_path: Path, config: Any) -> None:
     model = peft.get_peft_model(theirs(folder), config).eval()
     for name, weight in model.named_parameters():
-        if "lora_" in name:
-            weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(len(name)))
+        if "lora_" in name or "ia3_" in name:
+            weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(len(name))) * 0.1)
     model.save_pretrained(tmp_path)
     assert float((put_on(load_decoder(folder), tmp_path)(IDS) - model(IDS).logits).abs().max()) < 1e-4
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from kogata.engine.finetune import full, lora
+from kogata.engine.finetune import freeze, full, ia3, lora
 from kogata.engine.objectives import TrainedTokens
 from kogata.engine.rows import Rows
 from kogata.nn.decoder import Decoder
@@ -51,6 +51,7 @@ FAMILIES = [
     ("qwen2", {"tied": False}),
     ("arcee", {}),
     ("smollm3", {"rope_layers": (True, False, True)}),
+    ("gemma3", {}),
 ]
 
 
@@ -67,14 +68,16 @@ def gradients(made: Decoder, tuning: Any, hidden: PackedHidden, parts: list[list
     return total, [weight.grad.clone() for _, weight in tuning.named()]
 
 
+METHODS = {"lora": lora, "full": full, "ia3": ia3, "freeze": freeze}
+
+
 @pytest.mark.parametrize(("family", "more"), FAMILIES)
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", METHODS)
 def test_packed_equals_one_by_one(family: str, more: dict[str, Any], method: str, kernels: Kernels) -> None:
     made = decoder(family, **more)
-    if method == "full":
-        tuning = full.apply(made, full.Settings(), 0)
-    else:
-        tuning = lora.apply(made, lora.Settings(rank=4), 0)
+    module = METHODS[method]
+    tuning = module.apply(made, module.Settings(), 0)
+    if method in ("lora", "ia3"):
         with torch.no_grad():
             for _, weight in tuning.named():
                 weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(5)) * 0.05)
@@ -98,6 +101,17 @@ def test_the_loss_is_the_decoder_s_own(kernels: Kernels) -> None:
     assert float(packed) == pytest.approx(loss, rel=1e-5)
 
 
+@torch.no_grad()
+def test_work_counts_what_is_trained() -> None:
+    for family, more in FAMILIES:
+        for module in METHODS.values():
+            made = decoder(family, **more)
+            counted = module.work(made.spec, module.Settings())
+            tuning = module.apply(made, module.Settings(), 0)
+            assert counted.trained == sum(weight.numel() for _, weight in tuning.named())
+            assert max(0, counted.first) == max(0, tuning.first)
+
+
 def test_frozen_weights_get_no_gradient(kernels: Kernels) -> None:
     made = decoder("llama")
     tuning = lora.apply(made, lora.Settings(rank=2, top=1), 0)
@@ -108,17 +122,24 @@ def test_frozen_weights_get_no_gradient(kernels: Kernels) -> None:
         assert (weight.grad is not None) == (id(weight) in trained), name
 
 
+CHANGES = [
+    (lora, {"rank": 4, "dora": True}),
+    (lora, {"rank": 4, "init": "pissa"}),
+    (lora, {"rank": 4, "rslora": True}),
+    (lora, {"rank": 4, "layers": ["v_proj"]}),
+    (ia3, {}),
+]
+
+
 @torch.no_grad()
-@pytest.mark.parametrize(
-    "more", [{"dora": True}, {"init": "pissa"}, {"rslora": True}, {"layers": ["v_proj"]}]
-)
-def test_variants_merge_to_what_they_compute(more: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("module", "more"), CHANGES, ids=lambda value: getattr(value, "PEFT_TYPE", str(value)))
+def test_variants_merge_to_what_they_compute(module: Any, more: dict[str, Any]) -> None:
     from kogata.engine.adapters import merge_checked
 
     made = decoder("qwen2")
     ids = torch.arange(1, 13)[None]
     before = made(ids)
-    tuning = lora.apply(made, lora.Settings(rank=4, **more), 0)
+    tuning = module.apply(made, module.Settings(**more), 0)
     assert float((made(ids) - before).abs().max()) < 1e-4, "an untrained adapter changes nothing"
     with torch.no_grad():
         for _, weight in tuning.named():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from kogata.core.errors import RecipeError
+from kogata.core.errors import DataError, RecipeError
 from kogata.nn.ffns import GATED
 from kogata.nn.spec import ModelSpec
 
@@ -170,4 +170,20 @@ def refuse_family(spec: ModelSpec, method: str) -> None:
             found=spec.family,
             expected=", ".join(ADAPTABLE),
             remedy="train every weight: `method: full`",
+        )
+
+
+def refuse_left(left: Mapping[str, Any], where: str) -> None:
+    """Refuses a saved adapter of which tensors are left over.
+
+    Raises:
+        DataError: with their names.
+    """
+    if left:
+        raise DataError(
+            "the adapter is for another model",
+            where=where,
+            found=f"{len(left)} tensors without a layer here: {', '.join(sorted(left)[:3])}",
+            expected="changes of the linear layers in this model's blocks",
+            remedy="read the model that it was trained on",
         )

@@ -29,6 +29,7 @@ from kogata.engine.finetune._common import (
     lora_lr,
     refuse_family,
     refuse_layers,
+    refuse_left,
     targets,
 )
 from kogata.nn.spec import ModelSpec
@@ -254,11 +255,4 @@ def load(decoder: Any, config: dict[str, Any], tensors: dict[str, Any], where: s
                 raise DataError("the adapter lacks lengths of DoRA", where=f"{where}: {', '.join(found)}")
             module.length.data = torch.cat(lengths)
         target.put(module)
-    if left:
-        raise DataError(
-            "the adapter is for another model",
-            where=where,
-            found=f"{len(left)} tensors without a layer here: {', '.join(sorted(left)[:3])}",
-            expected="changes of the linear layers in this model's blocks",
-            remedy="read the model that it was trained on",
-        )
+    refuse_left(left, where)

@@ -42,7 +42,10 @@ WAYS = {
     "second_look": ("careful", {"second_look": True}),
     "no_tables": ("careful", {"tables": False}),
 }
-ALONE = re.compile("[\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3040-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff]")
+ALONE = re.compile(
+    "[\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3040-\u30ff"
+    "\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff]"
+)
 Texts = list[tuple[str, str]]
 
 
@@ -65,7 +68,7 @@ def main() -> None:
 
 
 def planted(count: int) -> Texts:
-    """Makes passages and edits of them, half English and half Japanese, at similarities from about 0.6 to 1."""
+    """Makes passages and edits of them, English and Japanese, at similarities from about 0.6 to 1."""
     chance = random.Random(0)
     data = common.ROOT / "examples" / "data"
     novels = [
@@ -166,8 +169,8 @@ def similar_pairs(sets: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         for at in range(0, len(starts), most):
             members = owner[starts[at : at + most, None] + np.arange(length)]
             codes = members[:, first] * len(sets) + members[:, second]
-            for code, count in zip(*(part.tolist() for part in np.unique(codes, return_counts=True)), strict=True):
-                common_runs[code] += count
+            different, counts = np.unique(codes, return_counts=True)
+            common_runs.update(dict(zip(different.tolist(), counts.tolist(), strict=True)))
     codes = np.fromiter(common_runs, dtype=np.int64, count=len(common_runs))
     both = np.fromiter(common_runs.values(), dtype=np.int64, count=len(common_runs))
     pairs = np.stack([codes // len(sets), codes % len(sets)], axis=1)

@@ -159,7 +159,7 @@ def speed(web: Path, full: bool) -> dict[str, Any]:
     python = common.environment("datatrove", PEER)
     with common.empty_store() as folder:
         inputs = {
-            "pages": make_pages(web, folder / "pages", 1600 if full else 320),
+            "pages": make_pages(web, folder / "pages", 3200 if full else 320),
             "texts": make_texts(web, folder / "texts", 6000 if full else 1000),
         }
         result: dict[str, Any] = {"core": core, "repeats": repeats, "peer": PEER, "parts": {}}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from io import FileIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -22,6 +23,8 @@ ALL_PAIRS = 16
 MOST_STANDING = 48
 MOST_KEPT = 256
 """Of one cluster's kept documents, that another is compared with."""
+MOST_OPEN = 64
+"""Files of sets held open."""
 BYTES_PER_KEY = 40
 """Memory of sorting one band's key."""
 
@@ -84,25 +87,36 @@ def _wanted(document: Document, keep: str) -> float:
 
 
 class _Sets:
-    """The sets of all documents, read from disk when asked for."""
+    """The sets of all documents, read from disk when asked for: what is mapped would count as memory."""
 
     def __init__(self, notes: Notes) -> None:
-        self._first = notes.first
+        self._first, self._folders = notes.first, notes.folders
         self._starts = [np.load(folder / "set-starts.npy", mmap_mode="r") for folder in notes.folders]
-        self._values: list[Any] = [
-            np.memmap(folder / "sets.bin", dtype="<u4", mode="r") if starts[-1] else np.zeros(0, dtype="<u4")
-            for folder, starts in zip(notes.folders, self._starts, strict=True)
-        ]
+        self._open: dict[int, FileIO] = {}
 
     def __getitem__(self, row: int) -> np.ndarray:
         shard = int(np.searchsorted(self._first, row, side="right")) - 1
         at = row - int(self._first[shard])
-        starts = self._starts[shard]
-        return np.asarray(self._values[shard][int(starts[at]) : int(starts[at + 1])])
+        begin, end = int(self._starts[shard][at]), int(self._starts[shard][at + 1])
+        file = self._file(shard)
+        file.seek(4 * begin)
+        return np.frombuffer(file.read(4 * (end - begin)), dtype="<u4")
+
+    def _file(self, shard: int) -> FileIO:
+        if shard not in self._open:
+            if len(self._open) >= MOST_OPEN:
+                self._open.pop(next(iter(self._open))).close()
+            self._open[shard] = (self._folders[shard] / "sets.bin").open("rb", buffering=0)
+        return self._open[shard]
 
     def sizes(self) -> np.ndarray:
         """Gives the size of every set."""
         return np.concatenate([np.diff(starts) for starts in self._starts]).astype(np.uint32)
+
+    def close(self) -> None:
+        """Closes the files."""
+        for file in self._open.values():
+            file.close()
 
 
 class _Comparer:
@@ -114,6 +128,10 @@ class _Comparer:
         self.compared = 0
         self._unlike: set[tuple[int, int]] = set()
         self._most = max(1000, notes.memory_bytes // 400)
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._sets.close()
 
     def similarity(self, a: int, b: int) -> float | None:
         """Gives the similarity where it reaches the threshold, else None."""
@@ -167,7 +185,13 @@ def decide(settings: Settings, table: Table, notes: Notes) -> None:
             expected="longest, first, or a number that data.read or data.extract put into the meta",
             remedy="correct the name, or leave `keep` out to keep the longest",
         )
-    comparer = _Comparer(notes, settings.threshold)
+    with closing(_Comparer(notes, settings.threshold)) as comparer:
+        table.facts["minhash"] = _decide(settings, table, notes, wanted, comparer)
+
+
+def _decide(
+    settings: Settings, table: Table, notes: Notes, wanted: np.ndarray, comparer: _Comparer
+) -> dict[str, int]:
     forest = _Forest(len(table.role))
     bands, rows = bands_for(settings.threshold)
     candidates = table.alive & (comparer.sizes > 0)
@@ -180,7 +204,7 @@ def decide(settings: Settings, table: Table, notes: Notes) -> None:
     for members in _clusters(forest, candidates):
         notes.stopping()
         clusters += _keep_best(members, wanted, comparer, table)
-    table.facts["minhash"] = {
+    return {
         "bands": bands,
         "rows": rows,
         "compared": comparer.compared,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from training_bench import TrainingBench
 
 from kogata.core.artifact import Artifact, Document, Kind
 from kogata.core.errors import ArtifactError, DataError
-from kogata.core.stage import Stage
+from kogata.core.stage import Account, Stage
 from kogata.engine.text import seal_documents
 from kogata.engine.tokens import TokenStore
+from kogata.stages.data.read import Read
 from kogata.stages.tokenizer.encode import Encode
 from kogata.stages.tokenizer.train import Train
 
@@ -97,3 +99,40 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
     np.save(tokens.path / "train-00000.sources.npy", np.zeros(3, dtype="<u2"))
     with pytest.raises(ArtifactError, match="do not belong together"):
         TokenStore.open(tokens.path)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+def test_numbers_of_the_user_s_own_rows_go_along(tmp_path: Path, form: str) -> None:
+    rows = [{"text": f"{text}{number}", "年": 1900 + number, "grade": number / 4} for number, text in enumerate(TEXTS)]
+    file = tmp_path / f"rows.{form}"
+    if form == "jsonl":
+        file.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    elif form == "csv":
+        lines = [f'"{row["text"]}",{row["年"]},{row["grade"]}' for row in rows]
+        file.write_text("\n".join(["text,年,grade", *lines]), encoding="utf-8")
+    else:
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+    read = Read(path=str(file), heldout=0.0, numbers=["年", "grade", "none"])
+    found = list(read.each((), Account()))
+    assert [document.meta for document in found] == [{"年": 1900.0 + n, "grade": n / 4} for n in range(4)]
+    tokens = encode(tmp_path / form, [documents()[0], *found], columns=["年"])
+    store = TokenStore.open(tokens.path)
+    assert store.columns is not None and store.columns[:, 0].tolist() == [1900, 1901, 1902, 1903]
+    assert all(not document.meta for document in Read(path=str(file), heldout=0.0).each((), Account()))
+
+
+def test_what_is_no_number_is_left_out_and_then_missed(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    held = [1.5, "2", True, None, "二", float("nan"), 10**400, [3]]
+    rows = [{"text": f"{at} {TEXTS[0]}", "grade": value} for at, value in enumerate(held)]
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    found = list(Read(path=str(file), heldout=0.0, numbers=["grade"]).each((), Account()))
+    assert [document.meta for document in found] == [{"grade": 1.5}, {"grade": 2.0}, *({} for _ in held[2:])]
+    with pytest.raises(DataError, match="lacks the column 'grade'") as caught:
+        encode(tmp_path / "made", found, columns=["grade"])
+    assert "numbers: [grade]" in (caught.value.remedy or "")
+    with pytest.raises(ValueError, match="no meaning for examples"):
+        Read(path=str(file), kind="examples", numbers=["grade"])

@@ -84,5 +84,5 @@ def _number(document: Document, column: str) -> float:
         where=f"document {document.id}",
         found=f"numbers named {', '.join(known) or 'nothing'}" if missing else repr(value),
         expected=f"a finite number as {column!r} in the `meta` of every training document",
-        remedy="correct `columns` of tokenizer.encode, or the stage that writes the number",
+        remedy=f"write data.read: {{numbers: [{column}]}}, or correct `columns` of tokenizer.encode",
     )

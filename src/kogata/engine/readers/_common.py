@@ -35,6 +35,8 @@ class ReadOptions:
     """Role (`text`, `id`) → the column's name."""
     split_on: str | None = None
     """Where a text file is cut into documents: `line`, `blank_line` or any text."""
+    numbers: tuple[str, ...] = ()
+    """Columns of numbers that go along in the documents' `meta`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from kogata.core.artifact import Document
@@ -100,7 +102,6 @@ def rows_to_documents(
     """Turns numbered rows into documents; the first twenty say which column holds the text."""
     waiting: list[tuple[int, Mapping[str, Any]]] = []
     column: str | None = None
-    identity = options.columns.get("id")
     for number, row in rows:
         if column is None:
             waiting.append((number, row))
@@ -108,13 +109,13 @@ def rows_to_documents(
                 continue
             column = _column(waiting, file, options)
             for item in waiting:
-                yield from _document(*item, column, identity, file, account)
+                yield from _document(*item, column, options, file, account)
             continue
-        yield from _document(number, row, column, identity, file, account)
+        yield from _document(number, row, column, options, file, account)
     if column is None and waiting:
         column = _column(waiting, file, options)
         for item in waiting:
-            yield from _document(*item, column, identity, file, account)
+            yield from _document(*item, column, options, file, account)
 
 
 def _column(rows: list[tuple[int, Mapping[str, Any]]], file: InputFile, options: ReadOptions) -> str:
@@ -126,11 +127,11 @@ def _document(
     number: int,
     row: Mapping[str, Any],
     column: str,
-    identity: str | None,
+    options: ReadOptions,
     file: InputFile,
     account: Account,
 ) -> Iterator[Document]:
-    name = f"{file.name}:{number}"
+    name, identity = f"{file.name}:{number}", options.columns.get("id")
     if identity is not None and row.get(identity) not in (None, ""):
         name = str(row[identity])
     text = row.get(column)
@@ -138,7 +139,18 @@ def _document(
         found = "missing" if column not in row else type(text).__name__
         account.reject(f"no text in column {column}", Document(name, "", source=file.name), found)
         return
-    yield Document(name, text, source=file.name)
+    yield Document(name, text, source=file.name, meta=_numbers(row, options.numbers))
+
+
+def _numbers(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
+    """Gives a row's numbers of these names; what is no number is left out, and missed by who needs it."""
+    found: dict[str, float] = {}
+    for name in names:
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            value = float(row.get(name))  # type: ignore[arg-type]
+            if math.isfinite(value) and not isinstance(row[name], bool):
+                found[name] = value
+    return found
 
 
 def sample(file: InputFile, options: ReadOptions, look: int = LOOK) -> Sample:

@@ -22,7 +22,8 @@ def read(file: InputFile, options: ReadOptions, account: Account) -> Iterator[Do
     with _open(file) as opened:
         column = _text_column(opened, file, options)
         wanted = [column, *([options.columns["id"]] if "id" in options.columns else [])]
-        chosen = ReadOptions(columns={**options.columns, "text": column})
+        wanted += [name for name in options.numbers if name in opened.schema_arrow.names and name not in wanted]
+        chosen = ReadOptions(columns={**options.columns, "text": column}, numbers=options.numbers)
         found = enumerate(_rows(opened, wanted, file), 1)
         for document in rows_to_documents(found, file, chosen, account):
             account.read_bytes += len(document.text.encode("utf-8", "surrogatepass"))

@@ -96,6 +96,10 @@ class Read(Stage):
         description="for tables: which column holds what, for example {text: 本文} or "
         "{prompt: 問い合わせ, completion: 回答}",
     )
+    numbers: list[str] = Field(
+        default_factory=list,
+        description="corpus: columns of numbers kept with each document, for a curriculum by column",
+    )
     system: str | None = Field(
         default=None,
         min_length=1,
@@ -155,6 +159,8 @@ class Read(Stage):
         examples = self.kind == "examples" or (self.kind == "auto" and bool(asked))
         if examples and (isinstance(self.heldout, Tail) or isinstance(self.test, Tail)):
             raise ValueError("a tail is of text; of examples, hold out a share (0.1) or other files")
+        if examples and self.numbers:
+            raise ValueError("`numbers` has no meaning for examples; with it, kind is corpus")
         return self
 
     def made_kind(self, facts: Mapping[str, Facts | None]) -> Kind:
@@ -336,6 +342,7 @@ class Read(Stage):
             encoding=self.encoding,
             columns={role: name for role, name in self.columns.items()},
             split_on=self.split_on,
+            numbers=tuple(self.numbers),
         )
 
     def _shares(self) -> Shares:

@@ -54,7 +54,8 @@ def measure(supply: Supply, windows: FixedWindows, settings: Settings) -> np.nda
             expected="a number of every document, kept by tokenizer.encode",
             remedy=f"did you mean {near!r}?"
             if near
-            else f"write tokenizer.encode: {{columns: [{settings.name}]}}",
+            else f"write data.read: {{numbers: [{settings.name}]}} and tokenizer.encode: "
+            f"{{columns: [{settings.name}]}}",
         )
     values = table[:, names.index(settings.name)].astype(np.float64)
     return windows.means(-values if settings.reverse else values)

@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+import zstandard
 from web_archives import JAPANESE, PROSE, page, response
 
 from kogata.core.stage import Account
@@ -53,8 +54,6 @@ def test_reads_whatever_the_name_says(tmp_path: Path, name: str, packed: str) ->
 
 
 def test_reads_zst(tmp_path: Path) -> None:
-    import zstandard
-
     data = zstandard.ZstdCompressor().compress(gzip.decompress(b"".join(members(3))))
     assert len(read(tmp_path, data, "a.warc.zst")[0]) == 3
 
@@ -208,6 +207,27 @@ def test_packed_bodies_and_false_claims() -> None:
     assert unpack(b"<html>", "gzip", 10) == b"<html>" == unpack(b"<html>", "br", 10)
     with pytest.raises(TooLarge):
         unpack(gzip.compress(b"page" * 10), "x-gzip", 10)
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd"])
+def test_long_bodies_of_other_codings(coding: str) -> None:
+    body = JAPANESE.encode() * 2000
+    if coding == "br":
+        packed = pytest.importorskip("brotli").compress(body, quality=1)
+    else:
+        packed = zstandard.ZstdCompressor().compress(body)
+    assert unpack(packed, coding, len(body)) == body
+    with pytest.raises(TooLarge):
+        unpack(packed, coding, len(body) - 1)
+    assert unpack(b"<html>", coding, 100) == b"<html>"
+
+
+def test_a_packed_page_that_is_damaged_gives_what_came_before() -> None:
+    body = "".join(f"{at} {PROSE}" for at in range(2000)).encode()
+    packed = bytearray(gzip.compress(body))
+    packed[-len(packed) // 3] ^= 0xFF
+    found = unpack(bytes(packed), "gzip", 10**7)
+    assert len(found) > len(body) / 3 and found[:50_000] == body[:50_000]
 
 
 def test_heads_as_servers_send_them() -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 _STATUS = re.compile(rb"HTTP/\d(?:\.\d)?\s+(\d{3})")
 _CHUNK = re.compile(rb"\s*([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n")
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)", re.I)
+_READERS = {"br": "BrotliReader", "zstd": "ZstdReader"}
 HEADERS = 2**16
 """Bytes that a response's headers take at most."""
 
@@ -86,31 +87,36 @@ def unpack(body: bytes, coding: str, limit: int) -> bytes:
         return _inflate(body, 31, limit)
     if coding == "deflate":
         return _inflate(body, 15 if body[:1] == b"\x78" else -15, limit)
-    if coding == "br":
-        return _brotli(body, limit)
-    return body
+    reader = _READERS.get(coding)
+    return _read_through(reader, body, limit) if reader else body
 
 
 def _inflate(body: bytes, window: int, limit: int) -> bytes:
     unpacker = zlib.decompressobj(window)
+    found = bytearray()
     try:
-        found = unpacker.decompress(body, limit + 1)
+        for at in range(0, len(body), 2**14):
+            found += unpacker.decompress(body[at : at + 2**14], limit + 1 - len(found))
+            if len(found) > limit:
+                raise TooLarge
     except zlib.error:
-        return body
-    if len(found) > limit:
-        raise TooLarge
-    return found
+        # A gz body says what it is: what came before the damage counts. Others may not be packed at all.
+        return bytes(found) if window == 31 and found else body
+    return bytes(found)
 
 
-def _brotli(body: bytes, limit: int) -> bytes:
+def _read_through(name: str, body: bytes, limit: int) -> bytes:
     import io
 
-    from fastwarc.stream_io import BrotliReader
+    from fastwarc import stream_io
 
+    reader = getattr(stream_io, name)(io.BytesIO(body))
+    found = bytearray()
     try:
-        found = BrotliReader(io.BytesIO(body)).read(limit + 1)
+        while len(found) <= limit and (part := reader.read(2**16)):
+            found += part
     except OSError:
         return body
     if len(found) > limit:
         raise TooLarge
-    return found or body
+    return bytes(found) or body

@@ -140,3 +140,11 @@ def test_a_pair_that_cannot_be_is_refused_before_anything_runs(tokens: Artifact)
     assert "full_length or half_length or length_warmup" in (caught.value.expected or "")
     made = Pretrain(sampling="infobatch").resolve(facts, MACHINE, Share()).stage  # type: ignore[arg-type]
     assert made.curriculum.name == "full_length"  # type: ignore[attr-defined]
+
+
+def test_a_column_that_the_tokens_lack_is_refused_before_anything_runs(tokens: Artifact) -> None:
+    stage = Pretrain(curriculum={"easy_first": {"by": {"column": {"name": "学年"}}}})  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match="no column '学年'") as caught:
+        stage.resolve({"tokens": {**tokens.facts, "columns": ["grade"]}, "model": None}, MACHINE, Share())
+    assert "numbers: [学年]" in (caught.value.remedy or "")
+    stage.resolve({"tokens": {**tokens.facts, "columns": ["学年"]}, "model": None}, MACHINE, Share())

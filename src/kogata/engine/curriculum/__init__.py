@@ -7,6 +7,7 @@ difficulty has a setting `by` and says with `seconds(tokens, settings)` what mea
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 WINDOW_BYTES = 40
@@ -26,3 +27,20 @@ def measuring_bytes(choice: Any, tokens: float, context: int) -> int:
         return 0
     held = getattr(by.variant, "held_bytes", None)
     return round(WINDOW_BYTES * tokens / context) + (16 * 2**20 if held is None else int(held(by.settings)))
+
+
+def check_measure(choice: Any, facts: Mapping[str, Any], label: str) -> None:
+    """Refuses a measure that asks for what the tokens do not have, before anything runs.
+
+    Args:
+        choice: the curriculum.
+        facts: of the tokens.
+        label: of the stage, for the error.
+
+    Raises:
+        RecipeError: the tokens lack what is measured by.
+    """
+    by = getattr(getattr(choice, "settings", None), "by", None)
+    check = getattr(by.variant, "check", None) if by is not None else None
+    if check is not None:
+        check(facts, by.settings, label)

@@ -123,6 +123,7 @@ class Pretrain(Stage):
     def resolve(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Resolved:
         """Chooses shape, context, batch, learning rate and length from time, data and machine."""
         from kogata.engine import autosize
+        from kogata.engine.curriculum import check_measure
         from kogata.engine.samplers import check_pair
 
         tokens = _tokens_facts(facts)
@@ -171,6 +172,7 @@ class Pretrain(Stage):
             curriculum = Curriculum.of(getattr(self.sampling.variant, "CURRICULUM", "half_length"))
             changes["curriculum"], reasons["curriculum"] = curriculum, sentence_of(curriculum.variant)
         check_pair(curriculum, self.sampling, "train.pretrain")
+        check_measure(curriculum, tokens, "train.pretrain")
         if self.precision == "auto":
             changes["precision"], reasons["precision"] = "fp32", "this processor has no fast 16-bit products"
         if self.checkpoint_every == "auto":

@@ -9,7 +9,8 @@ Measured here: not yet measured.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -35,6 +36,28 @@ def seconds(tokens: float) -> float:
     return 0.1 + tokens / 1e8
 
 
+def check(facts: Mapping[str, Any], settings: Settings, label: str) -> None:
+    """Refuses a name that the tokens do not know.
+
+    Raises:
+        RecipeError: the tokens keep no such number.
+    """
+    names: list[str] = list(facts.get("columns") or ())
+    if settings.name in names:
+        return
+    near = suggest(settings.name, names)
+    raise RecipeError(
+        f"the tokens keep no column {settings.name!r}",
+        where=f"stage {label}, curriculum",
+        found=", ".join(names) or "no columns",
+        expected="a number of every document, kept by tokenizer.encode",
+        remedy=f"did you mean {near!r}?"
+        if near
+        else f"write data.read: {{numbers: [{settings.name}]}} and tokenizer.encode: "
+        f"{{columns: [{settings.name}]}}",
+    )
+
+
 def measure(supply: Supply, windows: FixedWindows, settings: Settings) -> np.ndarray:
     """Gives the mean of the number over every window's tokens.
 
@@ -43,19 +66,8 @@ def measure(supply: Supply, windows: FixedWindows, settings: Settings) -> np.nda
     """
     import numpy as np
 
-    names: list[str] = list(supply.facts.get("columns") or ())
+    check(supply.facts, settings, supply.label)
     table = supply.store.columns
-    if settings.name not in names or table is None:
-        near = suggest(settings.name, names)
-        raise RecipeError(
-            f"the tokens keep no column {settings.name!r}",
-            where=f"stage {supply.label}, curriculum",
-            found=", ".join(names) or "no columns",
-            expected="a number of every document, kept by tokenizer.encode",
-            remedy=f"did you mean {near!r}?"
-            if near
-            else f"write data.read: {{numbers: [{settings.name}]}} and tokenizer.encode: "
-            f"{{columns: [{settings.name}]}}",
-        )
-    values = table[:, names.index(settings.name)].astype(np.float64)
+    assert table is not None, "the facts name columns that are not there"
+    values = table[:, list(supply.facts["columns"]).index(settings.name)].astype(np.float64)
     return windows.means(-values if settings.reverse else values)

@@ -33,6 +33,7 @@ class Export(Stage):
     llama.cpp. A file whose bits per byte rise above the model's by more than its tolerance is refused: so a
     file that loads but computes something else is never handed out. An adapter is merged into the model,
     the merged model compared with model and adapter; the adapter itself lies beside it as peft reads it.
+    Of a chat model with a GGUF file, a Modelfile tells Ollama its template and where an answer stops.
 
     Pays when: the model leaves Kogata.
     Hurts when: never, but each format costs its bytes on disk.
@@ -106,7 +107,9 @@ class Export(Stage):
         large = (model.get("parameters") or 0) > LARGE_PARAMETERS
         chosen = LARGE_SCORED_BYTES if large else SCORED_BYTES
         few = f"{format_bytes(chosen)} a file: a check, no measurement"
-        reasons["scored_bytes"] = few if corpus else "no text to score on"
+        if _reads_only(model):
+            few = f"a model of the role {model['role']} writes no text"
+        reasons["scored_bytes"] = few if corpus or _reads_only(model) else "no text to score on"
         return Resolved(stage=self.model_copy(update={"scored_bytes": chosen}), reasons=reasons)
 
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
@@ -119,7 +122,7 @@ class Export(Stage):
         sizes = {name: get_format(name).forecast_bytes(model) for name in self.formats}
         known = [size for size in sizes.values() if size is not None]
         text = 0
-        if corpus:
+        if corpus and not _reads_only(model):
             most = self.scored_bytes if isinstance(self.scored_bytes, int) else SCORED_BYTES
             text = min((corpus.get("splits") or {}).get("heldout", {}).get("bytes", 0), most)
         language = (corpus or {}).get("language_hint")
@@ -154,7 +157,7 @@ class Export(Stage):
         adapter = given.get("adapter")
         if adapter is not None:
             model = _merged(model, adapter, bench)
-        texts = self._texts(corpus, given.get("examples"))
+        texts = [] if _reads_only(model.facts) else self._texts(corpus, given.get("examples"))
         window = engine.default_window(model.facts.get("context"))
         size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
         own, ids, end_id = _own_score(model, texts, window) if texts else (None, [], None)
@@ -198,6 +201,7 @@ class Export(Stage):
             files[form.place] = row
         if adapter is not None:
             files["adapter"] = _copied(adapter.path, bench.out / "adapter")
+        _write_modelfile(model.path, [place for place in files if place.endswith(".gguf")], bench)
         found = {"files": files, "model_bits_per_byte": own, "scored_bytes": size, "window": window}
         text = json.dumps(found, ensure_ascii=False, indent=1)
         (bench.out / "files.json").write_text(text + "\n", encoding="utf-8")
@@ -230,6 +234,11 @@ class Export(Stage):
             )
 
 
+def _reads_only(model: Facts) -> bool:
+    """Says whether a model reads text and writes none: an encoder, a classifier."""
+    return model.get("role") in ("encoder", "classifier")
+
+
 def _merged(model: Artifact, adapter: Artifact, bench: Bench) -> Artifact:
     """Merges an adapter into its base beside the bundle, checked."""
     from kogata.engine.adapters import merged_folder
@@ -239,6 +248,18 @@ def _merged(model: Artifact, adapter: Artifact, bench: Bench) -> Artifact:
     bench.log(f"adapter merged: logits differ by {gap:.1e} of their size")
     facts = {**model.facts, "training": adapter.facts.get("training") or {}}
     return replace(model, path=folder, facts=facts)
+
+
+def _write_modelfile(model: Path, places: list[str], bench: Bench) -> None:
+    """Writes what Ollama needs beside a GGUF file of a chat model; of several files the smallest is meant."""
+    from kogata.engine.modelfile import modelfile
+
+    if places:
+        place = min(places, key=lambda place: (bench.out / place).stat().st_size)
+        text = modelfile(model, place)
+        if text is not None:
+            (bench.out / "Modelfile").write_text(text, encoding="utf-8")
+            bench.log(f"Modelfile: `ollama create NAME` beside it runs {place}")
 
 
 def _copied(adapter: Path, place: Path) -> Facts:

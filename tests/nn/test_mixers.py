@@ -131,6 +131,14 @@ def test_chunks_equal_token_by_token() -> None:
     assert (end - state).abs().max() < 1e-4
 
 
+@pytest.fixture(scope="module")
+def kernels() -> Kernels:
+    built = Kernels.build()
+    if built is None:
+        pytest.skip("no compiler")
+    return built
+
+
 FUSED: dict[str, dict[str, Any]] = {
     "windows": {"pattern": [{"window": {"size": 16}}]},
     "windows, grouped": {"pattern": [{"window": {"size": 7}}, "full"], "kv_heads": 2},
@@ -141,10 +149,7 @@ FUSED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", FUSED)
-def test_kernels_compute_the_same(case: str) -> None:
-    kernels = Kernels.build()
-    if kernels is None:
-        pytest.skip("no compiler")
+def test_kernels_compute_the_same(case: str, kernels: Kernels) -> None:
     decoder = make(**{"kv_heads": 4, **FUSED[case]})
     for name, weight in decoder.named_parameters():
         if name.endswith(("mixer_norm.weight", "ffn_norm.weight")) or name == "norm.weight":

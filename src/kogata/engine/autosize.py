@@ -5,10 +5,11 @@ Imports no torch: plans use it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from kogata.core.amounts import format_seconds
+from kogata.core.amounts import format_bytes, format_seconds
+from kogata.core.errors import RecipeError
 from kogata.core.receipt import Machine
 from kogata.core.shape import ModelShape
 from kogata.engine.costs import peak_bytes, step_cost
@@ -243,8 +244,12 @@ def lr_for(optimizer: str, batch: int, vocab_size: int, continued: bool) -> tupl
     return round(lr, 6), reason + (", a quarter to go on with a trained model" if continued else "")
 
 
-def unmet(asked: ModelShape, given: ModelSpec) -> list[str]:
-    """Lists the settings of a shape that a given model does not have."""
+def refuse_other_shape(asked: ModelShape, given: ModelSpec) -> None:
+    """Refuses settings of a shape that a model to train on does not have.
+
+    Raises:
+        RecipeError: naming them.
+    """
     names = ("layers", "width", "heads", "kv_heads", "ffn_width", "tied", "embed_width")
     found = [name for name in names if getattr(asked, name) not in (None, getattr(given, name))]
     if asked.family not in (ModelShape.model_fields["family"].default, given.family):
@@ -259,13 +264,20 @@ def unmet(asked: ModelShape, given: ModelSpec) -> list[str]:
         stored = given.stored_layers()
         if read_pattern(asked.pattern, len(stored))[0] != tuple(map(given.mixer, stored)):
             found.append("pattern")
-    return found
+    if found:
+        raise RecipeError(
+            "a given model keeps its shape",
+            where=f"train.pretrain.model.{found[0]}",
+            found=f"{', '.join(found)} beside a model to train on",
+            expected="no `model` settings, or those that model has",
+            remedy="leave `model` out; or begin from scratch, without the slot `model`",
+        )
 
 
 def what_fits(
-    spec: ModelSpec, extras: Extras, context: int, memory: int, *, muon: bool, processes: int
+    spec: ModelSpec, extras: Extras | None, context: int, memory: int, *, muon: bool, processes: int
 ) -> str:
-    """Names what would train in so many bytes: a shorter context, or fewer and narrower layers."""
+    """Names what would train in so many bytes: a shorter context; without a given model, a smaller shape."""
 
     def fits(one: ModelSpec, tokens: int) -> bool:
         return peak_bytes(one, micro=tokens, muon=muon, processes=processes) <= memory
@@ -275,13 +287,23 @@ def what_fits(
         shorter //= 2
     if shorter >= 64:
         found.append(f"a context of {shorter:,}")
-    for layers, width in reversed(_ladder(extras)):
+    for layers, width in reversed([] if extras is None else _ladder(extras)):
         if layers * width >= spec.layers * spec.width:
             continue
-        smaller = spec_of(
-            spec.family, shape_of(spec.family, layers, width, spec.tied), spec.vocab_size, context, extras
-        )
+        shape = shape_of(spec.family, layers, width, spec.tied)
+        smaller = spec_of(spec.family, shape, spec.vocab_size, context, extras or NONE)
         if fits(smaller, context):
             found.append(f"{layers} layers of width {width}")
             break
-    return f"what would fit: {' or '.join(found)}" if found else "no shape would fit with this vocabulary"
+    return f"what would fit: {' or '.join(found)}" if found else "nothing of this kind would fit"
+
+
+def pattern_reason(spec: ModelSpec, context: int) -> str:
+    """Says what a pattern saves against full attention in every layer."""
+    full = replace(spec, mixers=None, mixer_settings=None)
+    held, whole = spec.cache_bytes(context), full.cache_bytes(context)
+    flops = spec.flops_per_token(context) / full.flops_per_token(context)
+    return (
+        f"after {context:,} tokens a cache of {format_bytes(held)}, {held / whole:.0%} of full attention's; "
+        f"{flops:.0%} of its FLOPs"
+    )

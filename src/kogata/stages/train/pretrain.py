@@ -133,7 +133,7 @@ class Pretrain(Stage):
         seconds = self._seconds(share)
         given = _given_spec(facts)
         if given is not None:
-            _refuse_other_shape(self.model, given)
+            autosize.refuse_other_shape(self.model, given)
         context, reason = self.context, ""
         if context == "auto":
             context, reason = autosize.context_for(train["tokens"], train["documents"], tokens["vocab_size"])
@@ -164,6 +164,8 @@ class Pretrain(Stage):
             changes["model"] = self.model.model_copy(update={**sizes, "parameters": "auto"})
             if reason:
                 reasons["model.parameters"] = f"{reason}: {format_count(spec.parameters())} weights"
+        if set(spec.mixers or ()) - {"full"}:
+            reasons["model.pattern"] = autosize.pattern_reason(spec, context)
         if seconds is None and self._steps(batch, train["tokens"]) is None:
             steps, reason = autosize.length_for(spec, batch, context, train["tokens"], machine)
             changes["steps"], reasons["steps"] = steps, reason
@@ -265,7 +267,7 @@ class Pretrain(Stage):
             peak = max(peak, share.processes * held)
         advice = ""
         if share.memory_bytes is not None and peak > share.memory_bytes:
-            extras = autosize.Extras.of(self.model)
+            extras = None if facts.get("model") else autosize.Extras.of(self.model)
             advice = autosize.what_fits(
                 spec, extras, self.context, share.memory_bytes, muon=muon, processes=share.processes
             )
@@ -360,20 +362,6 @@ def _tokens_facts(facts: Mapping[str, Facts | None]) -> Facts:
     tokens = facts["tokens"]
     assert tokens is not None
     return tokens
-
-
-def _refuse_other_shape(asked: ModelShape, given: ModelSpec) -> None:
-    from kogata.engine import autosize
-
-    unmet = autosize.unmet(asked, given)
-    if unmet:
-        raise RecipeError(
-            "a given model keeps its shape",
-            where=f"train.pretrain.model.{unmet[0]}",
-            found=f"{', '.join(unmet)} beside a model to train on",
-            expected="no `model` settings, or those that model has",
-            remedy="leave `model` out; or begin from scratch, without the slot `model`",
-        )
 
 
 def _given_spec(facts: Mapping[str, Facts | None]) -> ModelSpec | None:

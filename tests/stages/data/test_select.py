@@ -187,3 +187,47 @@ def test_forecast_follows_what_stays() -> None:
     tried = Select.model_validate({"method": "random", "keep": 0.2, "proxy": True})
     assert (slow.cost.seconds or 0) > (made[0].cost.seconds or 0) + 1
     assert (tried.forecast(facts, MACHINE, Share()).cost.seconds or 0) > (made[0].cost.seconds or 0) + 10
+
+
+def test_a_trial_sets_the_choice_beside_chance_on_equal_terms(tmp_path: Path) -> None:
+    """What is trained is the choice and as much by chance; both start anew and are judged on the same text."""
+    from kogata.core.receipt import Receipt
+    from kogata.core.recipe import Recipe
+    from kogata.runtime.plan import wire
+
+    seen: list[Any] = []
+
+    def nested(steps: Any, budget: Any, seed: int) -> list[Receipt]:
+        inputs, _ = wire(Recipe(name="trial", stages=tuple(steps), seed=seed))
+        seen.append((steps, inputs, seed))
+        values = {"trial-chosen-score": 1.5 + 0.01 * seed, "trial-random-score": 1.6 + 0.02 * seed}
+        return [
+            Receipt(key="k", label=name, stage="evaluate", status="done", facts={"bits_per_byte": {"value": value}})
+            for name, value in values.items()
+        ]
+
+    (tmp_path / "like.txt").write_text("\n\n".join(text("sea", at) for at in range(200, 400)), encoding="utf-8")
+    settings = {"method": "dsir", "keep": 0.3, "target": str(tmp_path / "like.txt"), "proxy": {"seeds": 2}}
+    corpus = pool(tmp_path)
+    facts: dict[str, Any] = {"corpus": {**corpus.facts, "kind": "corpus"}, "target": None, "model": None}
+    stage = Select.model_validate(settings).resolve(facts, MACHINE, Share()).stage
+    bench = data_bench(tmp_path / "run")
+    bench.run = nested
+    made = stage.run({"corpus": corpus, "target": None, "model": None}, bench)
+    trial = made["accounts"]["the stage"]["extra"]["trial"]
+    assert trial["chosen"] == [1.5, 1.51] and trial["random"] == [1.6, 1.62] and trial["difference"]["pairs"] == 2
+    assert trial["difference"]["mean"] == pytest.approx(-0.105) and [seed for *_, seed in seen] == [0, 1]
+    kept = {document.text for document in read_corpus(bench.out, "train")}
+    for number, (steps, inputs, _) in enumerate(seen):
+        paths = {step.label: Path(step.stage.path) for step in steps if step.name == "data.read"}
+        rows = {name: [json.loads(line) for line in path.open(encoding="utf-8")] for name, path in paths.items()}
+        assert {row["text"] for row in rows["trial-chosen"]} == kept
+        assert {row["text"] for row in rows["trial-random"]} != kept
+        assert len(rows["trial-random"]) == pytest.approx(len(kept), abs=1), number
+        held = {step.stage.heldout for step in steps if step.name == "data.read"}
+        (file,) = held
+        assert [json.loads(line)["text"] for line in Path(file).open(encoding="utf-8")] == [text("sea", 99)]
+        for arm in ("chosen", "random"):
+            assert inputs[f"trial-{arm}-model"] == {"tokens": f"trial-{arm}-tokens", "model": None}
+            assert inputs[f"trial-{arm}-tokens"]["tokenizer"] == "trial-tokenizer"
+            assert inputs[f"trial-{arm}-score"]["model"] == f"trial-{arm}-model"

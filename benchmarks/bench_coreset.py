@@ -101,7 +101,7 @@ def run_arm(
     """Chooses, encodes, trains and scores once."""
     chosen = "pool" if select is None else "chosen"
     stages: list[dict[str, Any]] = [
-        {"data.read": {"as": "pool", "path": "pool.jsonl", "heldout": "heldout.jsonl"}},
+        {"data.read": {"kind": "corpus", "as": "pool", "path": "pool.jsonl", "heldout": "heldout.jsonl"}},
         {"tokenizer.train": {"vocab_size": VOCABULARY, "use": {"corpus": "pool"}}},
     ]
     if select is not None:

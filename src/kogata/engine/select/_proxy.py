@@ -119,7 +119,14 @@ def _steps(trial: Trial, files: dict[str, Path], held: Path) -> list[Step]:
     rows: list[dict[str, Any]] = []
     for arm, path in files.items():
         rows.append(
-            {"data.read": {"as": f"trial-{arm}", "path": str(path.resolve()), "heldout": str(held.resolve())}}
+            {
+                "data.read": {
+                    "as": f"trial-{arm}",
+                    "kind": "corpus",
+                    "path": str(path.resolve()),
+                    "heldout": str(held.resolve()),
+                }
+            }
         )
     tokenizer = {"as": "trial-tokenizer", "vocab_size": trial.vocab_size, "use": {"corpus": "trial-random"}}
     rows.append({"tokenizer.train": tokenizer})

@@ -15,6 +15,7 @@ from kogata.core.errors import DataError
 from kogata.engine.convert import load_decoder
 from kogata.engine.sources import Source, end_id_of, find_model
 from kogata.nn.decoder import Decoder
+from kogata.nn.families import FAMILY
 from kogata.nn.spec import ModelSpec
 
 
@@ -150,7 +151,7 @@ def load_model(
                 "an adapter needs a model that our decoder can express",
                 where=str(adapter),
                 found=f"architecture {loaded.source.architecture}",
-                expected="llama, qwen2, qwen3, smollm3 or arcee",
+                expected=f"one of the families {', '.join(FAMILY)}",
                 remedy="merge it with peft and name the merged model",
             )
         # Merged, it computes the same with no work beside each layer.

@@ -47,8 +47,9 @@ class Read(Stage):
     carry. The plan reads only the config and the head of the weights. Only safetensors and GGUF are opened,
     never a pickle, and no code that comes with a model is run.
 
-    Weights become float32, GGUF blocks are dequantised. Models of the families llama, qwen2, qwen3, smollm3
-    and arcee run on Kogata's own decoder; others are kept as they are and run through transformers.
+    Weights become float32, GGUF blocks are dequantised. Models of the families llama, qwen2, qwen3, smollm3,
+    arcee, gemma3, lfm2 and qwen3_5 (of text alone) run on Kogata's own decoder; others are kept as they are
+    and run through transformers.
 
     Pays when: a model for your language exists: adapting one costs far less than training one.
     Hurts when: the model is larger than the memory you can give it: float32 takes 4 bytes a parameter.

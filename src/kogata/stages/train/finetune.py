@@ -322,6 +322,8 @@ def _examples(facts: Mapping[str, Facts | None]) -> Facts:
 
 
 def _spec(facts: Mapping[str, Facts | None]) -> Any:
+    from kogata.nn.families import FAMILY
+    from kogata.nn.spec| None]) -> Any:
     from kogata.nn.spec import ModelSpec
 
     model = facts["model"]
@@ -331,7 +333,15 @@ def _spec(facts: Mapping[str, Facts | None]) -> Any:
             "this model cannot be fine-tuned here yet",
             where="train.finetune, slot model",
             found=f"architecture {model.get('architecture')}",
-            expected="llama, qwen2, qwen3, smollm3 or arcee",
+            expected=f"one of the families {', '.join(FAMILY)}",
             remedy="choose a model of one of these families; for text and labels use train.classify",
         )
-    return ModelSpec.from_dict(dict(model["spec"]))
+    spec = ModelSpec.from_dict(dict(model["spec"]))
+    if spec.sharing is not None:
+        raise RecipeError(
+            "a model with shared layers cannot be fine-tuned yet",
+            where="train.finetune, slot model",
+            found=f"sharing {spec.sharing}",
+            expected="a model whose layers have weights of their own",
+        )
+    return spec

@@ -18,9 +18,11 @@ def texts_of(paths: str | list[str], column: str | None, where: str) -> Iterator
     from kogata.engine.text import documents_of, input_files
 
     options = ReadOptions(columns={"text": column} if column else {})
-    account = Account()
+    found = False
     try:
-        yield from (item.text for item in documents_of(input_files(paths), options, account, named=True))
+        for document in documents_of(input_files(paths), options, Account(), named=True):
+            found = True
+            yield document.text
     except DataError as error:
         raise DataError(
             error.what,
@@ -29,7 +31,7 @@ def texts_of(paths: str | list[str], column: str | None, where: str) -> Iterator
             expected=error.expected,
             remedy=f"add column: NAME beside {where}" if "column" in error.what else error.remedy,
         ) from None
-    if not account.read:
+    if not found:
         raise DataError(
             "files without any text",
             where=where,

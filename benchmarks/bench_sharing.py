@@ -3,7 +3,7 @@
 Every arm trains for the same seconds on the examples' novels with the same vocabulary, and is scored on the
 same held-out novels; seeds are paired, arms run in turn. `unshared` is 6 layers x 192 with embedding and head
 of its own. The others have at most 0.6 of its weights: each block used twice in a row (`times`), the stack run
-through twice with a change of rank 8 in the second loop (`loops`), both with embeddings of rows of 96; and
+through twice with a change of rank 8 in the second loop (`loops`), both with embeddings of rows of 128; and
 `smaller`, a plain model of as few weights, which is what sharing has to beat.
 
     python benchmarks/bench_sharing.py --full [--seconds 70] [--seeds 3]
@@ -23,9 +23,9 @@ HELD = str(common.ROOT / "examples" / "data" / "novels-heldout" / "*.txt.gz")
 SHAPE = {"family": "kogata", "layers": 6, "width": 192, "heads": 3}
 ARMS: dict[str, dict[str, Any]] = {
     "unshared": SHAPE,
-    "times": {**SHAPE, "sharing": {"times": 2}, "embed_width": 96},
-    "loops": {**SHAPE, "sharing": {"loops": 2, "rank": 8}, "embed_width": 96},
-    "smaller": {**SHAPE, "layers": 3, "width": 160, "heads": 5},
+    "times": {**SHAPE, "sharing": {"times": 2}, "embed_width": 128},
+    "loops": {**SHAPE, "sharing": {"loops": 2, "rank": 8}, "embed_width": 128},
+    "smaller": {**SHAPE, "layers": 4, "width": 160, "heads": 5},
 }
 MOST_PARAMETERS, MOST_LOSS = 0.6, 0.03
 

@@ -83,7 +83,7 @@ def finetune(job: Finetuning, bench: Bench) -> dict[str, Any]:
 
 
 def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]:
-    began = bench.clock.now()
+    began = bench.clock.now() if job.length.began is None else job.length.began
     rendered = _rows(job, bench)
     rows, heldout = rendered.train, rendered.heldout
     name, module, settings = job.method.name, job.method.variant, job.method.settings

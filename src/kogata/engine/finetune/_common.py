@@ -158,7 +158,7 @@ ADAPTABLE = ("llama", "qwen2", "qwen3", "smollm3", "arcee", "gemma3")
 
 
 def refuse_family(spec: ModelSpec, method: str) -> None:
-    """Refuses an adapter for a model whose layers peft would not find.
+    """Refuses a method for a family of models that it was not made for.
 
     Raises:
         RecipeError: with what can be done instead.

@@ -16,7 +16,14 @@ from typing import Any, Literal
 from pydantic import Field
 
 from kogata.core.variants import VariantSettings
-from kogata.engine.finetune._common import Tuning, Work, first_layer, full_lr, refuse_layers
+from kogata.engine.finetune._common import (
+    Tuning,
+    Work,
+    first_layer,
+    full_lr,
+    refuse_family,
+    refuse_layers,
+)
 from kogata.nn.ffns import ffn_matrices
 from kogata.nn.spec import ModelSpec
 
@@ -33,6 +40,7 @@ class Settings(VariantSettings):
 
 def work(spec: ModelSpec, settings: Settings) -> Work:
     """Counts what is trained."""
+    refuse_family(spec, "freeze")
     if isinstance(settings.top, int):
         refuse_layers(settings.top, spec, "method.freeze.top")
     first = first_layer(settings.top, spec.layers)

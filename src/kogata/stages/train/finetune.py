@@ -28,8 +28,9 @@ class Finetune(Stage):
 
     Each row becomes the model's own chat format; the loss counts on what the model is to say (the answer and
     its end token), not on what it is asked. Rows lie end to end without padding, attention stays within a
-    row, and only tokens that are trained go through the head. With `method: lora` an adapter comes out that
-    peft reads; with `method: full`, or `merge: true`, a whole model.
+    row, and only tokens that are trained go through the head. With `lora` and `ia3` an adapter comes out that
+    peft reads; with `full`, `freeze` or `merge: true` a whole model. What follows in the recipe takes model and
+    adapter together, or refuses.
 
     `batch` counts rows here. The held-out rows are looked at eight times; the weights that were best on them
     are kept, and training ends early when they stay the best.
@@ -257,6 +258,7 @@ class Finetune(Stage):
 
     def run(self, given: Given, bench: Bench) -> Facts:
         """Trains and writes the adapter or the model."""
+        began = bench.clock.now()
         from kogata.engine import finetune_costs as costs
         from kogata.engine.finetuning import Finetuning, finetune
         from kogata.engine.pretraining import Length
@@ -276,6 +278,7 @@ class Finetune(Stage):
             length=Length(
                 steps=self.steps,
                 limit=self.time,
+                began=began,
                 warmup=None if self.warmup == "auto" else self.warmup,
                 decay=self.decay,
             ),
@@ -322,6 +325,7 @@ def _examples(facts: Mapping[str, Facts | None]) -> Facts:
 
 
 def _spec(facts: Mapping[str, Facts | None]) -> Any:
+    from kogata.nn.families import FAMILY
     from kogata.nn.families import FAMILY
     from kogata.nn.spec import ModelSpec
 

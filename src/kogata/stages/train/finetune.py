@@ -326,7 +326,6 @@ def _examples(facts: Mapping[str, Facts | None]) -> Facts:
 
 def _spec(facts: Mapping[str, Facts | None]) -> Any:
     from kogata.nn.families import FAMILY
-    from kogata.nn.families import FAMILY
     from kogata.nn.spec import ModelSpec
 
     model = facts["model"]

@@ -256,8 +256,9 @@ def card_view(card: Card) -> RenderableType:
     facts = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column()
-    facts.add_row("takes", flow)
-    facts.add_row("makes", card.makes)
+    if card.makes:
+        facts.add_row("takes", flow)
+        facts.add_row("makes", card.makes)
     colours = {"Pays when": "green", "Hurts when": "red"}
     for name in SECTIONS:
         if name in card.sections:

@@ -35,7 +35,7 @@ WINDOW = {"window": {"size": 256}}
 WINDOWS = [WINDOW] * 7 + ["full"]
 FULL = ["full"]
 LONG = (2048, 8192)
-TOKEN_BARS = {"gated_delta": 1.05, "gated_delta with full": 1.25}
+TOKEN_BARS = {"gated_delta": 1.05, "gated_delta_full": 1.25}
 PARTS = ("steps", "cache", "recall", "quality")
 
 
@@ -70,7 +70,7 @@ def steps(full: bool) -> dict[str, Any]:
 
 def recurrent() -> dict[str, list[Any]]:
     """Gives the recurrent patterns, without and with a full layer."""
-    return {"gated_delta": ["gated_delta"], "gated_delta with full": ["gated_delta"] * 7 + ["full"]}
+    return {"gated_delta": ["gated_delta"], "gated_delta_full": ["gated_delta"] * 7 + ["full"]}
 
 
 def in_turn(made: dict[str, Step], rounds: int, *, warm: bool) -> dict[str, list[float]]:
@@ -86,11 +86,11 @@ def in_turn(made: dict[str, Step], rounds: int, *, warm: bool) -> dict[str, list
 
 
 CACHED = {
-    "full": (FULL, {}), "windows": (WINDOWS, {}), "full, multi-query": (FULL, {"kv_heads": 1}),
-    "windows, multi-query": (WINDOWS, {"kv_heads": 1}), "full and reuse": (["full", "reuse"], {}),
+    "full": (FULL, {}), "windows": (WINDOWS, {}), "full_multi_query": (FULL, {"kv_heads": 1}),
+    "windows_multi_query": (WINDOWS, {"kv_heads": 1}), "full_reuse": (["full", "reuse"], {}),
     "compressive": ([{"compressive": {"size": 256}}], {}), "gated_delta": (["gated_delta"], {}),
-    "gated_delta with full": (["gated_delta"] * 7 + ["full"], {}),
-    "short_conv with full": (["short_conv"] * 7 + ["full"], {}),
+    "gated_delta_full": (["gated_delta"] * 7 + ["full"], {}),
+    "short_conv_full": (["short_conv"] * 7 + ["full"], {}),
 }  # fmt: skip
 
 
@@ -141,12 +141,12 @@ def token_seconds(pattern: list[Any], count: int) -> dict[str, list[float]]:
 LOCAL, FAR = {"window": {"size": RECALL_WINDOW}}, {"compressive": {"size": RECALL_WINDOW}}
 WITH_FULL: dict[str, list[Any]] = {
     "full": ["full"],
-    "window x3, full": [LOCAL] * 3 + ["full"],
-    "gated_delta x3, full": ["gated_delta"] * 3 + ["full"],
-    "gated_delta x3, gated_full": ["gated_delta"] * 3 + ["gated_full"],
-    "short_conv x3, full": ["short_conv"] * 3 + ["full"],
-    "compressive x3, full": [FAR] * 3 + ["full"],
-    "full, reuse": ["full", "reuse"],
+    "window_full": [LOCAL] * 3 + ["full"],
+    "gated_delta_full": ["gated_delta"] * 3 + ["full"],
+    "gated_delta_gated_full": ["gated_delta"] * 3 + ["gated_full"],
+    "short_conv_full": ["short_conv"] * 3 + ["full"],
+    "compressive_full": [FAR] * 3 + ["full"],
+    "full_reuse": ["full", "reuse"],
 }
 WITHOUT = {
     "window": [LOCAL], "compressive": [FAR], "short_conv": ["short_conv"], "gated_delta": ["gated_delta"],

@@ -37,7 +37,7 @@ def main() -> None:
         __doc__ or "",
         ("--data", {"help": "folder with corpus/ and web/"}),
         ("--part", {"choices": ["junk", "clean", "both"], "default": "both", "help": "which pool"}),
-        ("--methods", {"default": "", "help": "further selectors with the target, by commas"}),
+        ("--methods", {"default": "", "help": "further selectors, by commas; NAME:alone without the target"}),
         ("--seeds", {"type": int, "help": "how many; 5 for --full, else 1"}),
         ("--pool-bytes", {"type": int, "help": "size of the pool with its junk"}),
     )
@@ -54,7 +54,8 @@ def main() -> None:
         "no_target": {},
     }
     for name in filter(None, options.methods.split(",")):
-        arms[name] = {"method": name, "target": "target.jsonl"}
+        method, _, alone = name.partition(":")
+        arms[name] = {"method": method} if alone else {"method": method, "target": "target.jsonl"}
     parts = ["junk", "clean"] if options.part == "both" else [options.part]
     result: dict[str, Any] = {
         "seeds": seeds,
@@ -110,7 +111,7 @@ def run_arm(
     train = {"model": MODEL, "context": CONTEXT, "batch": BATCH, "curriculum": "full_length", **length}
     scored = {"limit": "all", "minimal_pairs": False, "sample_tokens": 0, "use": {"corpus": "pool"}}
     stages += [{"tokenizer.encode": {"use": {"corpus": chosen}}}, {"train.pretrain": train}, {"evaluate": scored}]
-    label = f"{name}-{seed}"
+    label = f"{name.replace(':', '-')}-{seed}"
     path = common.recipe(folder, label, {"seed": seed, "stages": stages})
     wall = common.kogata("run", str(path), cwd=folder)["wall_seconds"]
     from kogata.runtime.ledger import read_receipts

@@ -159,3 +159,12 @@ def test_plans_of_every_shape_import_no_torch(root: Path) -> None:
     )
     environment = {**os.environ, "PYTHONPATH": str(root / "src")}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def test_the_plan_says_what_a_pattern_saves() -> None:
+    model = {"layers": 8, "width": 256, "pattern": [{"window": {"size": 256}}] * 7 + ["full"]}
+    given: dict[str, Any] = {"tokens": FACTS, "model": None}
+    stage = Pretrain(model=model, context=16_384, batch=16_384, steps=5)
+    reasons = stage.resolve(given, MACHINE, Share()).reasons
+    assert "15% of full attention's" in reasons["model.pattern"]
+    assert "model.pattern" not in Pretrain(steps=5).resolve(given, MACHINE, Share()).reasons

@@ -147,11 +147,14 @@ def file_note(found: Mapping[str, Any]) -> str | None:
 
 
 def sample_rows(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Gives the sample texts."""
-    rows = [{"prompt": str(row.get("prompt", "")), "text": str(row.get("text", ""))} for row in samples]
+    """Gives the sample texts; of answers also what was expected, and what the base said before training."""
+    names = ("prompt", "text", "before", "expected")
+    rows = [{name: str(row.get(name, "")) for name in names} for row in samples]
     for row in rows:
         if row["prompt"] and row["text"].startswith(row["prompt"]):
             row["text"] = row["text"][len(row["prompt"]) :]
+        if row["expected"]:
+            row["text"] = "\n" + row["text"].strip()
         row["lang"] = language(row["prompt"] + row["text"]) or ""
     return rows
 

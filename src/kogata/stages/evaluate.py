@@ -31,7 +31,7 @@ class Evaluate(Stage):
     Bits per byte: documents one by one, the end token before each, windows of min(context, 256) tokens that
     do not overlap, every byte counted. Minimal pairs: how often the grammatical one of two sentences is the
     likelier, over 34 paradigms of BLiMP, with its standard error. Of examples: the loss of the held-out rows'
-    answers, of the model and, where there is an adapter, of its base; and answers of its own beside theirs.
+    answers, of the model and, where there is an adapter, of its base; and answers of both beside theirs.
 
     Pays when: models are compared; it costs seconds.
     Hurts when: the held-out text is no sample of what the model is for: the figure then answers nothing.
@@ -125,16 +125,19 @@ class Evaluate(Stage):
         examples = (((facts.get("examples") or {}).get("splits") or {}).get(self.split) or {}).get("bytes", 0)
         if examples:
             passes = 2 if facts.get("adapter") else 1
+            seconds += (passes - 1) * costs.write_seconds(model, prompts * self.sample_tokens, machine)
             answered = min(16_384.0, examples / each)
             seconds += passes * costs.read_seconds(model, answered, window, machine)
             tokens += passes * answered
+        # With an adapter its base is scored beside the tuned model.
+        beside = 4 * int(model.get("parameters") or 0) if facts.get("adapter") else 0
         cost = Cost(
             seconds=seconds,
             cpu_seconds=seconds * (1 + 0.7 * (machine.cores - 1)),
             joules=machine.joules(seconds),
             tokens=int(tokens + pairs),
             flops=(tokens + pairs) * costs.forward_flops(model, window),
-            peak_bytes=costs.read_bytes(model, 4096) + 4 * size,
+            peak_bytes=costs.read_bytes(model, 4096) + 4 * size + beside,
             size_bytes=None,
         )
         return Forecast(facts={}, cost=cost, disk_bytes=20_000)
@@ -241,21 +244,25 @@ class Evaluate(Stage):
             place = adapter.path
         training = (adapter or model).facts.get("training") or {}
         renderer = engine.renderer_of(loaded, place, training.get("template"))
+        base: Any = None
         seen.expect(0)
         found = engine.answer_loss(loaded, renderer, examples.path, self.split, seen)
         if found is not None:
             seen.add(found["tokens"])
             said = f"held-out answers: {found['loss_nats_per_token']:.3f} nats a token"
             if adapter is not None:
-                before = engine.answer_loss(load_model(model.path), renderer, examples.path, self.split, seen)
+                base = load_model(model.path)
+                before = engine.answer_loss(base, renderer, examples.path, self.split, seen)
                 found["base_loss_nats_per_token"] = before and before["loss_nats_per_token"]
                 said += f", {found['base_loss_nats_per_token']:.3f} before training"
             seen.bench.log(said)
         shown: list[dict[str, str]] = []
         if self.sample_tokens:
-            shown = engine.answers(
-                loaded, renderer, examples.path, self.split, count=4, max_tokens=self.sample_tokens
-            )
+            asked: dict[str, Any] = {"count": 4, "max_tokens": self.sample_tokens}
+            shown = engine.answers(loaded, renderer, examples.path, self.split, **asked)
+            if base is not None:
+                earlier = engine.answers(base, renderer, examples.path, self.split, **asked)
+                shown = [{**now, "before": old["text"]} for now, old in zip(shown, earlier, strict=True)]
         return found, shown
 
     def _samples(self, loaded: Any, texts: list[str], seen: _Seen) -> list[dict[str, str]]:

@@ -105,6 +105,7 @@ def test_what_follows_takes_the_tuned_model(
     from export_bench import bench_in
     from transformers import AutoModelForCausalLM
 
+    from kogata.report.sections import sample_rows
     from kogata.stages.evaluate import Evaluate
     from kogata.stages.export import Export
 
@@ -114,7 +115,10 @@ def test_what_follows_takes_the_tuned_model(
     for name in ("scores", "bundle", "bundle-work"):
         (tmp_path / name).mkdir()
     stage = Evaluate.model_validate({"window": 64, "minimal_pairs": False, "sample_tokens": 2})
-    scores = stage.run(given, bench_in(tmp_path / "scores"))["examples"]
+    found = stage.run(given, bench_in(tmp_path / "scores"))
+    scores = found["examples"]
+    shown = sample_rows(found["samples"])
+    assert shown and all(row["expected"] and "before" in found["samples"][0] for row in shown)
     assert scores["loss_nats_per_token"] == pytest.approx(facts["training"]["heldout"]["loss"], abs=2e-3)
     assert scores["base_loss_nats_per_token"] > scores["loss_nats_per_token"] + 0.1
     bench_of_export = bench_in(tmp_path / "bundle")

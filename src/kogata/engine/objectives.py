@@ -82,9 +82,9 @@ class TrainedTokens:
         x, ends = self._below(batch), batch.documents[0]
         packed = self.packed
         layers = len(packed.decoder.blocks)
-        x = packed.blocks(x, ends, max(0, self.first), layers)
         counted = batch.weights[0].nonzero()[:, 0]
-        hidden, weight = packed.decoder.for_head(packed.finish(x.index_select(0, counted)))
+        x = packed.blocks(x, ends, max(0, self.first), layers, counted)
+        hidden, weight = packed.decoder.for_head(packed.finish(x))
         return linear_cross_entropy(
             hidden,
             weight,

@@ -64,8 +64,18 @@ class PackedHidden:
         """Applies the last norm."""
         return self._norm(x, self.decoder.norm)
 
-    def blocks(self, x: Tensor, ends: Sequence[int], first: int, last: int) -> Tensor:
-        """Takes x [N, D] through the blocks from `first` up to, not including, `last`."""
+    def blocks(
+        self, x: Tensor, ends: Sequence[int], first: int, last: int, keep: Tensor | None = None
+    ) -> Tensor:
+        """Takes x [N, D] through the blocks from `first` up to, not including, `last`.
+
+        Args:
+            x: what enters the first of them.
+            ends: where each document ends.
+            first: the first block.
+            last: the block after the last one.
+            keep: the rows that are wanted of the last one; it then computes no others behind its attention.
+        """
         decoder, kernels = self.decoder, self.kernels
         ends = list(ends)
         positions = positions_of(ends).to(x.device)
@@ -78,24 +88,35 @@ class PackedHidden:
             y = x[None]
             for block in blocks[first:last]:
                 y = block(y, place)
-            return y[0]
+            return y[0] if keep is None else y[0].index_select(0, keep)
         spec = decoder.spec
         half = spec.head_dim // 2
         cos, sin = decoder.rope(0, len(positions), positions)
         # The decoder's tables repeat the cosine and carry the half-turn's sign in the sine.
         turn = cos[:, 0, :half].contiguous(), sin[:, 0, half:].contiguous()
         for layer in range(first, last):
-            x = self._block(blocks[layer], x, ends, turn if spec.has_rope(layer) else None)
+            rows = keep if layer == last - 1 else None
+            x = self._block(blocks[layer], x, ends, turn if spec.has_rope(layer) else None, rows)
         return x
 
-    def _block(self, block: Block, x: Tensor, ends: list[int], turn: tuple[Tensor, Tensor] | None) -> Tensor:
+    def _block(
+        self,
+        block: Block,
+        x: Tensor,
+        ends: list[int],
+        turn: tuple[Tensor, Tensor] | None,
+        keep: Tensor | None,
+    ) -> Tensor:
         spec, kernels = self.decoder.spec, self.kernels
         assert kernels is not None
         mixer, ffn = block.mixer, block.ffn
         gains = (None, None) if mixer.q_norm is None else (mixer.q_norm.weight, mixer.k_norm.weight)
         facts = _Heads(kernels, turn, ends, (spec.heads, spec.kv_heads, spec.head_dim), spec.norm_eps)
         z = mixer.qkv(self._norm(x, block.mixer_norm))
-        x = x + mixer.out(_Attention.apply(z, *gains, facts))
+        mixed = _Attention.apply(z, *gains, facts)
+        if keep is not None:
+            x, mixed = x.index_select(0, keep), mixed.index_select(0, keep)
+        x = x + mixer.out(mixed)
         inner = ffn.gate_up if spec.ffn == "swiglu" else ffn.up
         u = inner(self._norm(x, block.ffn_norm))
         return x + ffn.down(_Gate.apply(u, kernels, spec.ffn, spec.ffn_width))

@@ -53,12 +53,15 @@ class Checked:
         return {**vars(self), "problems": self.problems, "findings": [f.to_dict() for f in self.findings]}
 
 
-def check_rows(reading: Reading, model: ModelView | None = None, **options: Any) -> Checked:
+def check_rows(
+    reading: Reading, model: ModelView | None = None, *, where: str | None = None, **options: Any
+) -> Checked:
     """Reads rows and runs every check that they, and the model if there is one, allow.
 
     Args:
         reading: what to read, and how.
         model: whose tokenizer, template and context are looked at.
+        where: what is read, as the user wrote it.
         options: `prompt_weight` and `turns`, as `Renderer` takes them.
 
     Raises:
@@ -69,7 +72,7 @@ def check_rows(reading: Reading, model: ModelView | None = None, **options: Any)
     labelled = [example for split, example in found.examples if example.form == "label" and split == "train"]
     groups = {example.group for _, example in found.examples if example.group is not None}
     return Checked(
-        where=reading.where,
+        where=where or reading.where,
         rows=found.rows,
         unusable=len(found.problems),
         columns={

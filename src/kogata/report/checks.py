@@ -42,12 +42,12 @@ def view(found: Checked) -> RenderableType:
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _read(found: Checked) -> Iterator[RenderableType]:
     lost = f", {found.unusable:,} cannot be used" if found.unusable else ", all can be used"
-    yield Text.assemble((found.where, "bold"), f"   {found.rows:,} rows{lost}")
+    yield Text.assemble((found.where, "bold"), f"   {_count(found.rows, 'row')}{lost}")
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
@@ -60,7 +60,7 @@ def _read(found: Checked) -> Iterator[RenderableType]:
         where = files[0] if len(files) == 1 else f"{len(files)} files"
         table.add_row("columns", line + (f"   ({where})" if len(said) > 1 or len(files) > 1 else ""))
     for split, counts in found.facts["splits"].items():
-        size = f"{counts['examples']:,} rows, {format_bytes(counts['bytes'])} of text"
+        size = f"{_count(counts['examples'], 'row')}, {format_bytes(counts['bytes'])} of text"
         table.add_row(f"split {split}", size)
     language = found.facts.get("language_hint")
     table.add_row("language", "not told" if language in (None, "und") else str(language))

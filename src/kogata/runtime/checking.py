@@ -51,6 +51,7 @@ def check(
     if recipe is None:
         paths = [data] if isinstance(data, str | Path) else data
         assert not isinstance(paths, Recipe)
+        where = ", ".join(map(str, paths))
         reader = _reader([str(path) for path in paths], given)
     else:
         if given:
@@ -60,6 +61,7 @@ def check(
                 found=", ".join(f"--{name}" for name in given),
                 remedy=f"change {next(iter(given))} in data.read, or name the data instead of the recipe",
             )
+        where = recipe.name
         reader = _rows_of(recipe)
         named = _last(recipe, "model.read")
         if model is None and named is not None:
@@ -72,7 +74,7 @@ def check(
         view = replace(view, context=asked)
     options = {name: tuned[name] for name in ("prompt_weight", "turns") if name in tuned}
     try:
-        return check_rows(reader.reading(), view, **options)
+        return check_rows(reader.reading(), view, where=where, **options)
     except DataError as error:
         raise _for_options(error, recipe is None) from None
 

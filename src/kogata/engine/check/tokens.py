@@ -21,7 +21,7 @@ def check(examined: Examined) -> list[Finding]:
     unknown_id = _unknown_id(tokenizer)
     tokens = characters = unknown = split = 0
     rows = []
-    texts = [(example, "\n".join(example.texts())) for _, example in examined.examples]
+    texts = [(example, examined.read_of(example)) for _, example in examined.examples]
     for (example, text), encoded in zip(
         texts, tokenizer.encode_batch([text for _, text in texts], add_special_tokens=False), strict=True
     ):

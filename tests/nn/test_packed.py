@@ -35,13 +35,15 @@ def decoder(family: str, **more: Any) -> Decoder:
     return made
 
 
-def rows(seed: int = 0) -> Rows:
-    generator = torch.Generator().manual_seed(seed)
+def rows(shared: int = 0) -> Rows:
+    """Makes rows of which the first `shared` tokens are the same."""
+    generator = torch.Generator().manual_seed(0)
+    beginning = torch.randint(1, 61, (shared,), generator=generator).tolist()
     rendered = []
     for length in (9, 5, 14, 7):
         ids = torch.randint(1, 61, (length,), generator=generator).tolist()
-        weights = [0.0] * 3 + [1.0] * (length - 4) + [0.5]
-        rendered.append((ids, weights))
+        weights = [0.0] * (shared + 3) + [1.0] * (length - 4) + [0.5]
+        rendered.append((beginning + ids, weights))
     return Rows(rendered)
 
 
@@ -55,8 +57,10 @@ FAMILIES = [
 ]
 
 
-def gradients(made: Decoder, tuning: Any, hidden: PackedHidden, parts: list[list[int]]) -> Any:
-    data = rows()
+def gradients(
+    made: Decoder, tuning: Any, hidden: PackedHidden, parts: list[list[int]], shared: int = 0
+) -> Any:
+    data = rows(shared)
     objective = TrainedTokens(hidden, tuning.first)
     total = 0.0
     for _, weight in tuning.named():
@@ -74,6 +78,7 @@ METHODS = {"lora": lora, "full": full, "ia3": ia3, "freeze": freeze}
 @pytest.mark.parametrize(("family", "more"), FAMILIES)
 @pytest.mark.parametrize("method", METHODS)
 def test_packed_equals_one_by_one(family: str, more: dict[str, Any], method: str, kernels: Kernels) -> None:
+    """Also where all rows begin alike, and their beginning is computed once."""
     made = decoder(family, **more)
     module = METHODS[method]
     tuning = module.apply(made, module.Settings(), 0)
@@ -81,11 +86,25 @@ def test_packed_equals_one_by_one(family: str, more: dict[str, Any], method: str
         with torch.no_grad():
             for _, weight in tuning.named():
                 weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(5)) * 0.05)
-    loss, found = gradients(made, tuning, PackedHidden(made, kernels), [[0, 1, 2, 3]])
-    plain, wanted = gradients(made, tuning, PackedHidden(made, None), [[0], [1], [2], [3]])
-    assert loss == pytest.approx(plain, rel=1e-5)
-    for (name, _), one, two in zip(tuning.named(), found, wanted, strict=True):
-        assert float((one - two).abs().max()) <= 2e-5 * max(1.0, float(two.abs().max())), name
+    for shared in (0, 9):
+        plain, wanted = gradients(made, tuning, PackedHidden(made, None), [[0], [1], [2], [3]], shared)
+        for used in (kernels, None) if shared else (kernels,):
+            loss, found = gradients(made, tuning, PackedHidden(made, used), [[0, 1, 2, 3]], shared)
+            assert loss == pytest.approx(plain, rel=1e-5)
+            for (name, _), one, two in zip(tuning.named(), found, wanted, strict=True):
+                assert float((one - two).abs().max()) <= 2e-5 * max(1.0, float(two.abs().max())), name
+
+
+def test_what_rows_begin_with_lies_there_once() -> None:
+    data = rows(9)
+    batch = data.pack([2, 0, 3])
+    assert batch.shared >= 9 and batch.documents is not None
+    assert batch.inputs.shape[1] == sum(map(data.inputs, (2, 0, 3))) - 2 * batch.shared
+    assert float(batch.weights.sum()) == pytest.approx(sum(map(data.weight, (2, 0, 3))))  # type: ignore[union-attr]
+    assert rows(4).pack([0, 1]).shared == 0, "a few tokens are not worth it"
+    trained = Rows([([1] * 20, [0.0] * 5 + [1.0] * 15)] * 2)
+    assert trained.shared([0, 1]) == 0, "what is trained is computed in every row"
+    assert Rows([([1] * 20, [0.0] * 15 + [1.0] * 5)] * 2).shared([0, 1]) == 14
 
 
 def test_the_loss_is_the_decoder_s_own(kernels: Kernels) -> None:

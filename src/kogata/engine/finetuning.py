@@ -93,7 +93,7 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
     work: Work = module.work(spec, settings)
     kernels = Kernels.build() if bench.device == "cpu" and bench.machine.compiler else None
     packed = PackedHidden(decoder, kernels)
-    length = _length(job, rows)
+    length, sizes = _length(job, rows), _sizes(rows, job)
     sampler = RowSampler(rows, batch=job.batch, micro=job.micro, seed=bench.seed * 7)
     outputs = _kept_outputs(job, bench, packed, rows, tuning.first, length, group)
     optimiser = _optimiser(tuning, job.lr, job.weight_decay)
@@ -104,7 +104,7 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
         looked = look_rows(heldout, most, job.micro)
         best = KeepBest(lambda: heldout_loss(packed, heldout, looked), tuning.named(), job.patience)
         if isinstance(schedule, TimeSchedule):
-            schedule.reserve += costs.look_seconds(spec, _sizes(heldout), bench.machine, most)
+            schedule.reserve += costs.look_seconds(spec, _sizes(heldout, job), bench.machine, most)
         schedule = UntilWorse(schedule, best)
     _say_forecast(job, bench, spec, work, rows, length, outputs)
     run = Training(
@@ -115,7 +115,7 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
         schedule=schedule,
         techniques=(best,) if best else (),
         group=group,
-        flops_per_token=costs.token_flops(spec, work, _sizes(rows)),
+        flops_per_token=costs.token_flops(spec, work, sizes) * sizes.tokens * len(rows) / rows.tokens,
         checkpoint_steps=job.checkpoint_steps,
         clip=CLIP,
     )
@@ -251,7 +251,7 @@ def _step_seconds(
     return costs.step_seconds(
         spec,
         work,
-        _sizes(rows),
+        _sizes(rows, job),
         bench.machine,
         batch=job.batch,
         micro=job.micro,
@@ -262,11 +262,13 @@ def _step_seconds(
     )
 
 
-def _sizes(rows: Rows) -> costs.Rowful:
-    inputs = int(rows.offsets[-1]) - len(rows)
+def _sizes(rows: Rows, job: Finetuning) -> costs.Rowful:
+    """Measures the rows as they are computed: what all begin with counts once in a pass."""
+    tokens = (int(rows.offsets[-1]) - len(rows)) / len(rows)
+    together = max(1.0, min(float(job.batch), job.micro / tokens))
     return costs.Rowful(
         rows=len(rows),
-        tokens=inputs / len(rows),
+        tokens=tokens - rows.shared(range(len(rows))) * (1 - 1 / together),
         trained=int((rows.weights > 0).sum()) / len(rows),
         longest=rows.longest,
     )

@@ -83,7 +83,7 @@ class TrainedTokens:
         packed = self.packed
         layers = len(packed.decoder.blocks)
         counted = batch.weights[0].nonzero()[:, 0]
-        x = packed.blocks(x, ends, max(0, self.first), layers, counted)
+        x = packed.blocks(x, ends, max(0, self.first), layers, counted, batch.shared)
         hidden, weight = packed.decoder.for_head(packed.finish(x))
         return linear_cross_entropy(
             hidden,
@@ -97,27 +97,33 @@ class TrainedTokens:
     def _below(self, batch: PackedBatch) -> Tensor:
         """Gives what enters the lowest trained layer."""
         assert batch.documents is not None
-        packed = self.packed
+        packed, kept, ids, ends = self.packed, self.kept, batch.inputs[0], batch.documents[0]
         if self.first <= 0:
-            return packed.decoder.embed(batch.inputs[0])
-        if self.kept is None:
+            return packed.decoder.embed(ids)
+        if kept is None:
             with torch.no_grad():
-                x = packed.decoder.embed(batch.inputs[0])
-                return packed.blocks(x, batch.documents[0], 0, self.first)
-        ends = batch.documents[0]
+                return self._frozen(ids, ends, batch.shared)
         pieces = list(zip([0, *ends[:-1]], ends, strict=True))
+        shared = [batch.shared if at else 0 for at in range(len(pieces))]
         new = [at for at, again in enumerate(batch.again) if not again]
         found: dict[int, Tensor] = {}
-        if new:
-            with torch.no_grad():
-                ids = torch.cat([batch.inputs[0][slice(*pieces[at])] for at in new])
-                sizes = [pieces[at][1] - pieces[at][0] for at in new]
-                stops = torch.tensor(sizes).cumsum(0).tolist()
-                x = packed.blocks(packed.decoder.embed(ids), stops, 0, self.first)
-            for at, part in zip(new, x.split(sizes), strict=True):
-                self.kept.write(batch.rows[at], part)
-                found[at] = self.kept.rounded(part)
-        for at in range(len(pieces)):
-            if at not in found:
-                found[at] = self.kept.read(batch.rows[at]).to(batch.inputs.device)
-        return torch.cat([found[at] for at in range(len(pieces))])
+        with torch.no_grad():
+            if len(new) == len(pieces):
+                x = self._frozen(ids, ends, batch.shared)
+                for at, (start, stop) in enumerate(pieces):
+                    found[at] = torch.cat([x[: shared[at]], x[start:stop]])
+            elif new:
+                whole = [torch.cat([ids[: shared[at]], ids[slice(*pieces[at])]]) for at in new]
+                sizes = list(map(len, whole))
+                x = self._frozen(torch.cat(whole), torch.tensor(sizes).cumsum(0).tolist(), 0)
+                found = dict(zip(new, x.split(sizes), strict=True))
+        for at, row in enumerate(batch.rows):
+            if at in found:
+                kept.write(row, found[at])
+                found[at] = kept.rounded(found[at])
+            else:
+                found[at] = kept.read(row).to(ids.device)
+        return torch.cat([found[at][shared[at] :] for at in range(len(pieces))])
+
+    def _frozen(self, ids: Tensor, ends: list[int], shared: int) -> Tensor:
+        return self.packed.blocks(self.packed.decoder.embed(ids), ends, 0, self.first, shared=shared)

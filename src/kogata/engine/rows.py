@@ -11,15 +11,23 @@ import torch
 
 from kogata.engine.sampler import Batch, StepBatch, shuffled
 
+LEAST_SHARED = 8
+"""Inputs that rows must begin with in common for these to be computed once."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedBatch(Batch):
-    """Rows laid end to end: inputs, targets and weights are [1, N]."""
+    """Rows laid end to end: inputs, targets and weights are [1, N].
+
+    What all rows begin with, and none learns, lies there once: `documents` says where each row ends.
+    """
 
     rows: tuple[int, ...]
     """The number of each row, in order."""
     again: tuple[bool, ...]
     """Whether the row was taken in an earlier pass through the data."""
+    shared: int = 0
+    """Inputs that all rows begin with, laid out in the first one alone."""
 
 
 class Rows:
@@ -49,6 +57,8 @@ class Rows:
         self.offsets = np.cumsum([0, *map(len, ids)])
         self.whole = np.asarray(whole, dtype=np.int64)
         """Tokens of each row as it was rendered."""
+        self.untrained = np.asarray([int(np.flatnonzero(share)[0]) for share in weights], dtype=np.int64)
+        """Inputs of each row before the first that decides a trained token."""
 
     def __len__(self) -> int:
         return len(self.whole)
@@ -72,11 +82,23 @@ class Rows:
         start = int(self.offsets[row]) - row
         return float(self.weights[start : start + self.inputs(row)].sum(dtype=np.float64))
 
+    def shared(self, rows: Sequence[int]) -> int:
+        """Counts the inputs that some rows begin with in common, none of them deciding a trained token."""
+        if len(rows) < 2:
+            return 0
+        first = self.ids[self.offsets[rows[0]] :][: min(int(self.untrained[row]) for row in rows)]
+        for row in rows[1:]:
+            differs = np.flatnonzero(first != self.ids[self.offsets[row] :][: len(first)])
+            first = first[: differs[0]] if len(differs) else first
+        return len(first) if len(first) >= LEAST_SHARED else 0
+
     def pack(self, rows: Sequence[int], again: Sequence[bool] | None = None) -> PackedBatch:
-        """Lays rows end to end."""
+        """Lays rows end to end, what they begin with in common once."""
         inputs, targets, weights, ends = [], [], [], []
+        shared = self.shared(rows)
         for row in rows:
             start, stop = int(self.offsets[row]), int(self.offsets[row + 1])
+            start += shared if ends else 0
             inputs.append(self.ids[start : stop - 1])
             targets.append(self.ids[start + 1 : stop])
             weights.append(self.weights[start - row : stop - row - 1])
@@ -88,6 +110,7 @@ class Rows:
             documents=[ends],
             rows=tuple(rows),
             again=tuple(again) if again is not None else (False,) * len(rows),
+            shared=shared,
         )
 
     def parts(self, rows: Sequence[int], micro: int) -> list[list[int]]:

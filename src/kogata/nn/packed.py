@@ -1,6 +1,7 @@
 """Documents laid end to end through a decoder, without padding: every token once, attention per document.
 
-Computes what `Decoder.hidden(documents=…)` computes. Linear layers are called as modules, so whatever
+Computes what `Decoder.hidden(documents=…)` computes. A beginning that all documents share (a system message) may
+lie there once: the first document has it, the others begin behind it and attend to it. Linear layers are called as modules, so whatever
 stands in their place (adapters, held weights) works; norms, rotary heads, attention and gates are each one
 function with a backward pass written out, so little is kept for it and few passes over memory are made.
 """
@@ -36,10 +37,27 @@ def fits(decoder: Decoder) -> bool:
     )
 
 
-def positions_of(ends: Sequence[int]) -> Tensor:
-    """Gives each token's place in its own document: [N], from where the documents end."""
-    starts = [0, *ends[:-1]]
-    return torch.cat([torch.arange(end - start) for start, end in zip(starts, ends, strict=True)])
+def positions_of(ends: Sequence[int], shared: int = 0) -> Tensor:
+    """Gives each token's place in its own document: [N], from where the documents end.
+
+    Of documents that share their first `shared` tokens, all but the first begin behind them.
+    """
+    places = [torch.arange(ends[0])]
+    places += [
+        torch.arange(shared, shared + end - start) for start, end in zip(ends, ends[1:], strict=False)
+    ]
+    return torch.cat(places)
+
+
+def unshared(ends: Sequence[int], shared: int) -> tuple[Tensor, list[int], Tensor]:
+    """Lays documents out whole: the place of each token, where the documents end then, and the way back."""
+    places, whole, back = [torch.arange(ends[0])], [ends[0]], [torch.arange(ends[0])]
+    for start, end in zip(ends, ends[1:], strict=False):
+        places += [torch.arange(shared), torch.arange(start, end)]
+        begin = whole[-1] + shared
+        whole.append(begin + end - start)
+        back.append(torch.arange(begin, whole[-1]))
+    return torch.cat(places), whole, torch.cat(back)
 
 
 class PackedHidden:
@@ -65,7 +83,13 @@ class PackedHidden:
         return self._norm(x, self.decoder.norm)
 
     def blocks(
-        self, x: Tensor, ends: Sequence[int], first: int, last: int, keep: Tensor | None = None
+        self,
+        x: Tensor,
+        ends: Sequence[int],
+        first: int,
+        last: int,
+        keep: Tensor | None = None,
+        shared: int = 0,
     ) -> Tensor:
         """Takes x [N, D] through the blocks from `first` up to, not including, `last`.
 
@@ -75,20 +99,15 @@ class PackedHidden:
             first: the first block.
             last: the block after the last one.
             keep: the rows that are wanted of the last one; it then computes no others behind its attention.
+            shared: tokens that all documents begin with, laid out in the first one alone.
         """
         decoder, kernels = self.decoder, self.kernels
         ends = list(ends)
-        positions = positions_of(ends).to(x.device)
         blocks = decoder.layers()
         if kernels is None:
-            from kogata.nn.place import Place
-
-            cos, sin = decoder.rope(0, len(positions), positions)
-            place = Place(cos, sin, [ends])
-            y = x[None]
-            for block in blocks[first:last]:
-                y = block(y, place)
-            return y[0] if keep is None else y[0].index_select(0, keep)
+            y = self._plain(x, ends, first, last, shared)
+            return y if keep is None else y.index_select(0, keep)
+        positions = positions_of(ends, shared).to(x.device)
         spec = decoder.spec
         half = spec.head_dim // 2
         cos, sin = decoder.rope(0, len(positions), positions)
@@ -96,22 +115,33 @@ class PackedHidden:
         turn = cos[:, 0, :half].contiguous(), sin[:, 0, half:].contiguous()
         for layer in range(first, last):
             rows = keep if layer == last - 1 else None
-            x = self._block(blocks[layer], x, ends, turn if spec.has_rope(layer) else None, rows)
+            facts = self._heads(turn if spec.has_rope(layer) else None, ends, shared)
+            x = self._block(blocks[layer], x, facts, rows)
         return x
 
-    def _block(
-        self,
-        block: Block,
-        x: Tensor,
-        ends: list[int],
-        turn: tuple[Tensor, Tensor] | None,
-        keep: Tensor | None,
-    ) -> Tensor:
+    def _plain(self, x: Tensor, ends: list[int], first: int, last: int, shared: int) -> Tensor:
+        from kogata.nn.place import Place
+
+        back = None
+        if shared:
+            places, ends, back = unshared(ends, shared)
+            x = x.index_select(0, places.to(x.device))
+        positions = positions_of(ends).to(x.device)
+        place = Place(*self.decoder.rope(0, len(positions), positions), [ends])
+        y = x[None]
+        for block in self.decoder.layers()[first:last]:
+            y = block(y, place)
+        return y[0] if back is None else y[0].index_select(0, back.to(x.device))
+
+    def _heads(self, turn: tuple[Tensor, Tensor] | None, ends: list[int], shared: int) -> _Heads:
         spec, kernels = self.decoder.spec, self.kernels
         assert kernels is not None
+        return _Heads(kernels, turn, ends, (spec.heads, spec.kv_heads, spec.head_dim), spec.norm_eps, shared)
+
+    def _block(self, block: Block, x: Tensor, facts: _Heads, keep: Tensor | None) -> Tensor:
+        spec, kernels = self.decoder.spec, facts.kernels
         mixer, ffn = block.mixer, block.ffn
         gains = (None, None) if mixer.q_norm is None else (mixer.q_norm.weight, mixer.k_norm.weight)
-        facts = _Heads(kernels, turn, ends, (spec.heads, spec.kv_heads, spec.head_dim), spec.norm_eps)
         z = mixer.qkv(self._norm(x, block.mixer_norm))
         mixed = _Attention.apply(z, *gains, facts)
         if keep is not None:
@@ -171,11 +201,15 @@ class _Heads:
         ends: list[int],
         heads: tuple[int, int, int],
         eps: float,
+        shared: int = 0,
     ) -> None:
         self.kernels, self.turn, self.ends, self.heads, self.eps = kernels, turn, ends, heads, eps
+        self.shared = shared
 
-    def pieces(self) -> list[tuple[int, int]]:
-        return list(zip([0, *self.ends[:-1]], self.ends, strict=True))
+    def pieces(self) -> list[tuple[int, int, int]]:
+        """Lists the rows of each document, and how many of the first document's rows it begins with."""
+        spans = zip([0, *self.ends[:-1]], self.ends, strict=True)
+        return [(start, stop, self.shared if start else 0) for start, stop in spans]
 
 
 class _Attention(torch.autograd.Function):
@@ -190,9 +224,9 @@ class _Attention(torch.autograd.Function):
         queries, _, dim = facts.heads
         y = z.new_empty(rows, queries, dim)
         sums = []
-        for start, stop in facts.pieces():
-            attended, total = _forward(*_views(turned, z, facts, start, stop), 0.0, True)
-            y[start:stop] = attended[0].transpose(0, 1)
+        for start, stop, before in facts.pieces():
+            attended, total = _forward(*_views(turned, z, facts, start, stop, before), 0.0, True)
+            y[start:stop] = attended[0, :, before:].transpose(0, 1)
             sums.append(total)
         ctx.facts, ctx.gains = facts, gains
         ctx.save_for_backward(z, turned, inverse, y, *sums)
@@ -208,25 +242,41 @@ class _Attention(torch.autograd.Function):
         gz = torch.empty_like(z)
         dq, dk = z.new_empty(rows, queries, dim), z.new_empty(rows, keys, dim)
         dv = gz.view(rows, queries + 2 * keys, dim)[:, queries + keys :]
-        for (start, stop), total in zip(facts.pieces(), sums, strict=True):
+        for (start, stop, before), total in zip(facts.pieces(), sums, strict=True):
             one = slice(start, stop)
-            gy, attended = g[one].transpose(0, 1)[None], y[one].transpose(0, 1)[None]
-            views = _views(turned, z, facts, start, stop)
+            # What is shared has its gradient in the first document; here it is no output.
+            gy, attended = _joined(None, g[one], before), _joined(y, y[one], before)
+            gy, attended = gy.transpose(0, 1)[None], attended.transpose(0, 1)[None]
+            views = _views(turned, z, facts, start, stop, before)
             q, k, v = _backward(gy, *views, attended, total, 0.0, True)
             if group > 1:
-                k, v = (t.view(1, keys, group, stop - start, dim).sum(2) for t in (k, v))
-            dq[one], dk[one], dv[one] = q[0].transpose(0, 1), k[0].transpose(0, 1), v[0].transpose(0, 1)
+                k, v = (t.view(1, keys, group, -1, dim).sum(2) for t in (k, v))
+            q, k, v = (t[0].transpose(0, 1) for t in (q, k, v))
+            dq[one], dk[one], dv[one] = q[before:], k[before:], v[before:]
+            if before:
+                dk[:before] += k[:before]
+                dv[:before] += v[:before]
         g_query, g_key = facts.kernels.heads_backward(
             (dq.view(rows, -1), dk.view(rows, -1)), z, gz, inverse, ctx.gains, facts.turn, rows, facts.heads
         )
         return gz, g_query, g_key, None
 
 
-def _views(turned: Tensor, z: Tensor, facts: _Heads, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+def _joined(whole: Tensor | None, part: Tensor, before: int) -> Tensor:
+    """Puts the first rows of a tensor before another; zeros where there is none."""
+    if not before:
+        return part
+    return torch.cat([part.new_zeros(before, *part.shape[1:]) if whole is None else whole[:before], part])
+
+
+def _views(
+    turned: Tensor, z: Tensor, facts: _Heads, start: int, stop: int, before: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Shows one document's queries, keys and values as attention wants them, [1, heads, T, dim]."""
     queries, keys, dim = facts.heads
-    q, k = turned[start:stop].split([queries, keys], 1)
-    v = z.view(z.shape[0], queries + 2 * keys, dim)[start:stop, queries + keys :]
+    q, k = _joined(turned, turned[start:stop], before).split([queries, keys], 1)
+    values = z.view(z.shape[0], queries + 2 * keys, dim)[:, queries + keys :]
+    v = _joined(values, values[start:stop], before)
     q, k, v = (t.transpose(0, 1)[None] for t in (q, k, v))
     if queries > keys:
         k, v = (t.repeat_interleave(queries // keys, 1) for t in (k, v))

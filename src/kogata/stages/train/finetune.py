@@ -27,8 +27,9 @@ class Finetune(Stage):
     """Teaches an existing model the answers in your rows.
 
     Each row becomes the model's own chat format; the loss counts on what the model is to say (the answer and
-    its end token), not on what it is asked. Rows lie end to end without padding, attention stays within a
-    row, and only tokens that are trained go through the head. With `lora` and `ia3` an adapter comes out that
+    its end token), not on what it is asked. Rows lie end to end without padding, a beginning
+    that all share (a system message) is computed once, attention stays within a row, and only tokens that are
+    trained go through the head. With `lora` and `ia3` an adapter comes out that
     peft reads; with `full`, `freeze` or `merge: true` a whole model. What follows in the recipe takes model and
     adapter together, or refuses.
 
@@ -186,7 +187,7 @@ class Finetune(Stage):
             return hold, "the memory allows it"
         batch = 8 if self.batch == "auto" else self.batch
         micro = costs.micro_tokens(spec, work, room, hold)
-        sizes = {"batch": batch, "micro": micro, "fused": machine.compiler}
+        sizes: dict[str, Any] = {"batch": batch, "micro": micro, "fused": machine.compiler}
         price = costs.step_seconds(spec, work, rows, machine, **sizes, hold=hold)
         price /= costs.step_seconds(spec, work, rows, machine, **sizes)
         said = f"{format_bytes(room)} hold no more; widening makes a step {100 * (price - 1):.0f} % longer"

@@ -21,8 +21,11 @@ from kogata.engine.encoders import Encoder, pad
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> None:
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread, and one strength of each regression: how strengths are chosen has a test of its own."""
     torch.set_num_threads(1)
+    monkeypatch.setattr(probe, "STRENGTHS", (30.0,))
+    monkeypatch.setattr(ngrams, "STRENGTHS", (16.0,))
 
 
 def task_of(encoder: Path | None = None, each: int = 8, start: int = 0, seed: int = 0) -> Task:
@@ -70,12 +73,27 @@ def test_folds_spread_labels_and_never_judge_a_lonely_row() -> None:
     judged = np.concatenate([held for _, held in found])
     assert sorted(judged.tolist()) == list(range(17))
     for fitted, held in found:
-        assert not set(fitted) & set(held) and 17 in fitted
-        assert 2 <= (targets[held] == 0).sum() <= 3
-    again = folds(targets, 4, seed=3)
-    assert all(
-        (a == b).all() for one, two in zip(found, again, strict=True) for a, b in zip(one, two, strict=True)
-    )
+        assert not set(fitted) & set(held) and 17 in fitted and len(fitted) + len(held) == 18
+        assert 2 <= (targets[held] == 0).sum() <= 3 and (targets[held] == 1).sum() == 2
+    again, other = folds(targets, 4, seed=3), folds(targets, 4, seed=4)
+    assert all((a[1] == b[1]).all() for a, b in zip(found, again, strict=True))
+    assert not all(len(a[1]) == len(b[1]) and (a[1] == b[1]).all() for a, b in zip(found, other, strict=True))
+
+
+def test_folds_keep_groups_together_and_every_label_in_training() -> None:
+    chance = np.random.default_rng(1)
+    groups = chance.integers(0, 15, 90)
+    targets = chance.integers(0, 3, 90)
+    targets[groups == 7] = 3
+    found = folds(targets, 4, 0, groups)
+    assert len(found) == 4
+    for fitted, held in found:
+        assert not set(groups[fitted]) & set(groups[held]), "a group lies on both sides"
+        assert not (targets[held] == 3).any(), "a label of one group alone"
+        assert set(targets[fitted]) == {0, 1, 2, 3}
+    judged = np.concatenate([held for _, held in found])
+    assert sorted(judged.tolist()) == np.flatnonzero(groups != 7).tolist()
+    assert tune(torch.zeros(4, 2), np.arange(4), 4, (1.0, 2.0, 4.0), 0) == (2.0, {}), "nothing can be judged"
 
 
 def test_grams_do_not_depend_on_others_and_fold_width_and_case() -> None:

@@ -17,7 +17,7 @@ from kogata.core.artifact import Artifact
 from kogata.core.errors import DataError, RecipeError
 from kogata.core.receipt import Machine
 from kogata.core.stage import Share
-from kogata.engine.classify import load
+from kogata.engine.classify import contrastive, load, ngrams, probe
 from kogata.stages.train.classify import Classify
 
 FAST = Machine(cores=2, gemm_flops=150e9, gemm_small_flops=120e9)
@@ -40,8 +40,13 @@ MINILM = {
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> None:
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread, one strength of each regression, few steps: all are chosen by others' tests."""
     torch.set_num_threads(1)
+    monkeypatch.setattr(probe, "STRENGTHS", (30.0,))
+    monkeypatch.setattr(ngrams, "STRENGTHS", (16.0,))
+    monkeypatch.setattr(contrastive, "LEAST_STEPS", 4)
+    monkeypatch.setattr(contrastive, "STEPS_PER_CLASS", 1)
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +116,28 @@ def test_a_named_method_is_kept_beside_its_baselines(
     assert steps == sorted(steps), "the steps of several trainings go on"
 
 
+def test_folds_keep_groups_and_copies_of_a_text_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kogata.engine.classify import _linear
+
+    seen: list[Any] = []
+    before = _linear.folds
+
+    def folds(targets: Any, count: int, seed: int, groups: Any = None) -> Any:
+        found = before(targets, count, seed, groups)
+        seen.append((groups, found))
+        return found
+
+    monkeypatch.setattr(_linear, "folds", folds)
+    some = [*rows(8), *rows(2)]
+    run(examples_artifact(tmp_path / "rows", train=some), TrainingBench(tmp_path / "bench"), method="ngrams")
+    groups, parts = seen[0]
+    assert len(set(groups.tolist())) == 24 and len(groups) == 30, "a copy is of its text's group"
+    for fitted, held in parts:
+        assert not set(groups[fitted].tolist()) & set(groups[held].tolist())
+
+
 def test_held_out_rows_judge_where_there_are_enough(tmp_path: Path) -> None:
     held = examples_artifact(tmp_path / "rows", train=rows(6), heldout=rows(70, 100))
     facts = run(held, TrainingBench(tmp_path / "bench"))
@@ -119,19 +146,16 @@ def test_held_out_rows_judge_where_there_are_enough(tmp_path: Path) -> None:
 
 def test_same_key_same_bytes_and_killed_too(examples: Artifact, encoder: Artifact, tmp_path: Path) -> None:
     settings = {"method": {"contrastive": {"steps": 6, "batch": 8}}}
-    folders = []
-    for name in ("one",):
-        bench = TrainingBench(tmp_path / name)
-        folders.append((bench.out, run(examples, bench, encoder, **settings)))
+    whole = TrainingBench(tmp_path / "whole")
+    facts = run(examples, whole, encoder, **settings)
     with pytest.raises(Killed):
         run(examples, TrainingBench(tmp_path / "killed", kill_at=15), encoder, **settings)
     assert (tmp_path / "killed/checkpoints/judged.json").is_file(), "folds that were judged are kept"
     bench = TrainingBench(tmp_path / "killed")
-    folders.append((bench.out, run(examples, bench, encoder, **settings)))
-    for folder, facts in folders[1:]:
-        assert facts == folders[0][1]
-        for path in folders[0][0].iterdir():
-            assert (folder / path.name).read_bytes() == path.read_bytes(), path.name
+    assert run(examples, bench, encoder, **settings) == facts
+    for path in whole.out.iterdir():
+        assert (bench.out / path.name).read_bytes() == path.read_bytes(), path.name
+    assert bench.rows[-1]["step"] == whole.rows[-1]["step"], "steps go on where they were"
 
 
 @pytest.mark.parametrize(

@@ -124,14 +124,14 @@ def tune(
 ) -> tuple[float, dict[str, float]]:
     """Chooses the strength by cross-validation: the most rows right, ties by their log-likelihood.
 
-    Where no row can be judged, as with one row a label, the middle strength is taken.
+    Where no row can be judged, as with one row a label, and of one strength, the middle one is taken.
 
     Returns:
         the strength, and each strength's share of rows right.
     """
     right = np.zeros(len(strengths))
     likely = np.zeros(len(strengths))
-    parts = _parts(targets, seed, groups)
+    parts = _parts(targets, seed, groups) if len(strengths) > 1 else []
     judged = sum(len(held) for _, held in parts)
     if not judged:
         return strengths[len(strengths) // 2], {}

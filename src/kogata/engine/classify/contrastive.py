@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 NEEDS_ENCODER = True
 LEAST_PER_CLASS, MOST_PER_CLASS = 2, 64
-STEPS_PER_CLASS, MOST_STEPS = 4, 300
+STEPS_PER_CLASS = 4
+LEAST_STEPS, MOST_STEPS = 40, 300
 
 
 class Settings(VariantSettings):
@@ -57,7 +58,7 @@ def steps_of(settings: Settings, classes: int) -> int:
     """Counts the optimiser steps."""
     if settings.steps != "auto":
         return settings.steps
-    return min(MOST_STEPS, max(40, STEPS_PER_CLASS * classes))
+    return min(MOST_STEPS, max(LEAST_STEPS, STEPS_PER_CLASS * classes))
 
 
 def forecast(settings: Settings, size: Size, machine: Machine) -> Effort:

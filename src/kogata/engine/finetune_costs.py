@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from kogata.core.receipt import Machine
 from kogata.core.stage import Facts
@@ -13,11 +14,24 @@ from kogata.nn.spec import ModelSpec
 
 Hold = Literal["fp32", "bf16", "int8"]
 """How the frozen matrices of the blocks lie in memory, widest first."""
-HOLDS: tuple[Hold, ...] = ("fp32", "bf16", "int8")
 HELD_BYTES: dict[Hold, float] = {"fp32": 4.0, "bf16": 2.0, "int8": 1.02}
 """Of a weight, scales included."""
 WIDEN_SECONDS: dict[Hold, float] = {"fp32": 0.0, "bf16": 5.0e-10, "int8": 9.0e-10}
 """Core-seconds per weight that is widened for one product."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """What a run does to need less memory."""
+
+    hold: Hold = "fp32"
+    recompute: bool = False
+    """Whether the backward pass computes again what the forward pass would keep within a layer."""
+
+
+PLAIN = Form()
+SMALLEST = Form(hold="int8", recompute=True)
+"""The last resort: weights in 8 bits are rounded more than most checkpoints can bear unseen."""
 
 PRODUCTS = 1.0
 """Time of the products per FLOP, over that of the machine's mean rate."""
@@ -75,10 +89,12 @@ def guess_rows(examples: Facts, split: str, vocab_size: int | None, context: int
     return Rowful(rows=rows, tokens=tokens, trained=0.5 * tokens, longest=min(context, round(3 * tokens)))
 
 
-def token_flops(spec: ModelSpec, work: Work, rows: Rowful, *, again: bool = False) -> float:
+def token_flops(
+    spec: ModelSpec, work: Work, rows: Rowful, *, again: bool = False, form: Form = PLAIN
+) -> float:
     """Counts one token's training; `again`: the frozen layers' outputs are at hand."""
     above = _above(spec, work)
-    forward = above if again else 1.0
+    forward = (above if again else 1.0) + (above if form.recompute else 0.0)
     blocks = 2.0 * spec.matrix_parameters() * (forward + above)
     attention = 2.0 * spec.layers * spec.q_width * rows.tokens * (forward + 2.5 * above)
     share = rows.trained / max(1.0, rows.tokens)
@@ -104,30 +120,32 @@ def step_seconds(
     again: bool = False,
     fused: bool = True,
     processes: int = 1,
-    hold: Hold = "fp32",
+    form: Form = PLAIN,
 ) -> float:
     """Forecasts one optimiser step of `batch` rows."""
     tokens = batch * rows.tokens
     above = _above(spec, work)
-    products = PRODUCTS * tokens * token_flops(spec, work, rows, again=again) / gemm_rate(machine)
-    floats = tokens * spec.layers * (above + (0 if again else 1 - above) / 3)
+    flops = token_flops(spec, work, rows, again=again, form=form)
+    products = PRODUCTS * tokens * flops / gemm_rate(machine)
+    once = (0 if again else 1 - above) + (above if form.recompute else 0)
+    floats = tokens * spec.layers * (above + once / 3)
     floats *= 14 * spec.width + 10 * spec.q_width + 10 * spec.ffn_width
     touched = floats * TOUCH_SECONDS * (1.0 if fused else TOUCH_PLAIN)
     passes = max(1, -(-int(tokens) // micro))
     calls = spec.layers * (passes * CALL_SECONDS + batch * DOCUMENT_SECONDS)
-    widened = passes * spec.matrix_parameters() * (2 * above + (0 if again else 1 - above))
-    apart = touched + calls + widened * WIDEN_SECONDS[hold] + work.trained * ADAM_SECONDS * processes
+    widened = passes * spec.matrix_parameters() * (2 * above + once)
+    apart = touched + calls + widened * WIDEN_SECONDS[form.hold] + work.trained * ADAM_SECONDS * processes
     return products + apart / machine.cores
 
 
-def held_bytes(spec: ModelSpec, work: Work, hold: Hold = "fp32") -> int:
+def held_bytes(spec: ModelSpec, work: Work, form: Form = PLAIN) -> int:
     """Counts weights, gradients, averages and the best weights so far."""
     matrices = spec.matrix_parameters()
-    base = HELD_BYTES[hold] * matrices + 4.0 * (spec.parameters() - matrices)
+    base = HELD_BYTES[form.hold] * matrices + 4.0 * (spec.parameters() - matrices)
     return round(base + 4 * work.added + 16 * work.trained)
 
 
-def token_bytes(spec: ModelSpec, work: Work) -> int:
+def token_bytes(spec: ModelSpec, work: Work, form: Form = PLAIN) -> int:
     """Counts what one token keeps for the backward pass."""
     layers = spec.layers - max(0, work.first)
     gates = 1 if spec.ffn == "relu2" else 2
@@ -136,37 +154,61 @@ def token_bytes(spec: ModelSpec, work: Work) -> int:
     if work.dense or work.added:
         kept += 2 * spec.width + spec.ffn_width + work.rank_floats
     moment = 6 * spec.width + 3 * gates * spec.ffn_width + 4 * spec.q_width
+    if form.recompute:
+        return 4 * (layers * spec.width + kept + moment)
     return 4 * (layers * kept + moment)
 
 
 def peak_bytes(
-    spec: ModelSpec, work: Work, *, tokens: float, hold: Hold = "fp32", processes: int = 1
+    spec: ModelSpec, work: Work, *, tokens: float, form: Form = PLAIN, processes: int = 1
 ) -> int:
     """Forecasts the peak resident bytes with passes of `tokens` tokens."""
     head = 3 * 8 * 2**20 + (8 * spec.vocab_size * spec.width if work.dense > spec.matrix_parameters() else 0)
-    own = TORCH_BYTES + EXTRA_BYTES + held_bytes(spec, work, hold) + round(tokens * token_bytes(spec, work))
+    own = TORCH_BYTES + EXTRA_BYTES + held_bytes(spec, work, form)
+    own += round(tokens * token_bytes(spec, work, form))
     return processes * (own + head)
 
 
-def fitting_tokens(spec: ModelSpec, work: Work, room: int, hold: Hold = "fp32") -> int:
+def fitting_tokens(spec: ModelSpec, work: Work, room: int, form: Form = PLAIN) -> int:
     """Counts the tokens of a pass that fit into the room of one process; negative where nothing does."""
-    left = ROOM * room - peak_bytes(spec, work, tokens=0, hold=hold)
-    return int(left // token_bytes(spec, work))
+    left = ROOM * room - peak_bytes(spec, work, tokens=0, form=form)
+    return int(left // token_bytes(spec, work, form))
 
 
-def micro_tokens(spec: ModelSpec, work: Work, room: int | None, hold: Hold = "fp32") -> int:
+def micro_tokens(spec: ModelSpec, work: Work, room: int | None, form: Form = PLAIN) -> int:
     """Chooses the tokens of one forward pass: `MICRO`, fewer where the room is small."""
     if room is None:
         return MICRO
-    return max(LEAST_TOKENS, min(MICRO, fitting_tokens(spec, work, room, hold)))
+    return max(LEAST_TOKENS, min(MICRO, fitting_tokens(spec, work, room, form)))
 
 
-def choose_hold(spec: ModelSpec, work: Work, room: int | None, tokens: int) -> Hold:
-    """Chooses the widest form in which a row of `tokens` tokens can be trained on; else the narrowest."""
-    for hold in HOLDS:
-        if room is None or fitting_tokens(spec, work, room, hold) >= tokens:
-            return hold
-    return HOLDS[-1]
+def choose_form(
+    spec: ModelSpec, work: Work, rows: Rowful, machine: Machine, *, batch: int, room: int, may: Sequence[Form]
+) -> tuple[Form, float]:
+    """Chooses the quickest form in which the longest row can be trained on; else the smallest.
+
+    Args:
+        spec: the model.
+        work: the method's.
+        rows: guessed or measured.
+        machine: for the times.
+        batch: rows of a step.
+        room: bytes of one process.
+        may: forms to choose from; `SMALLEST` among them only where no other fits.
+
+    Returns:
+        The form, and its time over that of the plain one with memory for it.
+    """
+
+    def seconds(form: Form, room: int | None) -> float:
+        micro = micro_tokens(spec, work, room, form)
+        sizes: dict[str, Any] = {"batch": batch, "micro": micro, "fused": machine.compiler}
+        return step_seconds(spec, work, rows, machine, **sizes, form=form)
+
+    fitting = {form: fitting_tokens(spec, work, room, form) for form in may}
+    fits = [form for form in may if fitting[form] >= rows.longest and (form != SMALLEST or len(may) == 1)]
+    chosen = min(fits, key=lambda form: seconds(form, room)) if fits else max(may, key=lambda form: fitting[form])
+    return chosen, seconds(chosen, room) / seconds(PLAIN, None)
 
 
 def look_tokens(planned: float) -> int:

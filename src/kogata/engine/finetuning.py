@@ -67,7 +67,7 @@ class Finetuning:
     weight_decay: float = 0.0
     patience: int = 3
     merge: bool = False
-    hold: costs.Hold = "fp32"
+    form: costs.Form = costs.PLAIN
     checkpoint_steps: int | None = None
 
 
@@ -87,12 +87,12 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
     rendered = _rows(job, bench)
     rows, heldout = rendered.train, rendered.heldout
     name, module, settings = job.method.name, job.method.variant, job.method.settings
-    decoder, mark = load_base(job.model, job.hold)
+    decoder, mark = load_base(job.model, job.form.hold)
     decoder, spec = decoder.to(bench.device), decoder.spec
     tuning: Tuning = module.apply(decoder, settings, bench.seed)
     work: Work = module.work(spec, settings)
     kernels = Kernels.build() if bench.device == "cpu" and bench.machine.compiler else None
-    packed = PackedHidden(decoder, kernels)
+    packed = PackedHidden(decoder, kernels, recompute=job.form.recompute)
     length, sizes = _length(job, rows), _sizes(rows, job)
     sampler = RowSampler(rows, batch=job.batch, micro=job.micro, seed=bench.seed * 7)
     outputs = _kept_outputs(job, bench, packed, rows, tuning.first, length, group)
@@ -258,7 +258,7 @@ def _step_seconds(
         again=again,
         fused=bench.machine.compiler,
         processes=bench.world,
-        hold=job.hold,
+        form=job.form,
     )
 
 
@@ -294,7 +294,7 @@ def _say_forecast(
         seconds = (length.steps - later) * step + later * again
         said += f", {format_seconds(seconds)} for {length.steps:,} steps"
     tokens = max(job.micro, rows.longest)
-    peak = costs.peak_bytes(spec, work, tokens=tokens, hold=job.hold, processes=bench.world)
+    peak = costs.peak_bytes(spec, work, tokens=tokens, form=job.form, processes=bench.world)
     bench.log(f"{len(rows):,} rows, {format_count(rows.tokens)} tokens; {said}, {format_bytes(peak)} at most")
 
 
@@ -323,7 +323,8 @@ def _record(
         "rows": len(rendered.train),
         "rows_left_out": rendered.left_out,
         "template": rendered.template.source,
-        "hold": job.hold,
+        "hold": job.form.hold,
+        "recompute": job.form.recompute,
         "processes": bench.world,
         "heldout": None,
     }

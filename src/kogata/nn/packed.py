@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from kogata.core.errors import RecipeError
 from kogata.nn.attention.full import Mixer
@@ -66,12 +67,14 @@ class PackedHidden:
     Args:
         decoder: whose linear layers may be any modules.
         kernels: compiled; None computes the same with plain torch.
+        recompute: whether the backward pass computes each block again instead of keeping what is in it.
     """
 
-    def __init__(self, decoder: Decoder, kernels: Kernels | None) -> None:
+    def __init__(self, decoder: Decoder, kernels: Kernels | None, recompute: bool = False) -> None:
         if decoder.loops is not None:
             raise RecipeError("a model with shared layers cannot be fine-tuned yet", where="slot model")
         self.decoder, self.kernels = decoder, kernels if fits(decoder) else None
+        self.recompute = recompute
 
     def __call__(self, ids: Tensor, ends: Sequence[int]) -> Tensor:
         """Computes the last hidden vectors [N, D], normalised, of ids [N]."""
@@ -116,7 +119,7 @@ class PackedHidden:
         for layer in range(first, last):
             rows = keep if layer == last - 1 else None
             facts = self._heads(turn if spec.has_rope(layer) else None, ends, shared)
-            x = self._block(blocks[layer], x, facts, rows)
+            x = self._run(self._block, blocks[layer], x, facts, rows)
         return x
 
     def _plain(self, x: Tensor, ends: list[int], first: int, last: int, shared: int) -> Tensor:
@@ -130,8 +133,13 @@ class PackedHidden:
         place = Place(*self.decoder.rope(0, len(positions), positions), [ends])
         y = x[None]
         for block in self.decoder.layers()[first:last]:
-            y = block(y, place)
+            y = self._run(block, y, place)
         return y[0] if back is None else y[0].index_select(0, back.to(x.device))
+
+    def _run(self, compute: Any, *arguments: Any) -> Tensor:
+        if not self.recompute or not torch.is_grad_enabled():
+            return compute(*arguments)
+        return checkpoint(compute, *arguments, use_reentrant=False, preserve_rng_state=False)
 
     def _heads(self, turn: tuple[Tensor, Tensor] | None, ends: list[int], shared: int) -> _Heads:
         spec, kernels = self.decoder.spec, self.kernels

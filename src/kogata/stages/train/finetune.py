@@ -27,18 +27,19 @@ class Finetune(Stage):
     """Teaches an existing model the answers in your rows.
 
     Each row becomes the model's own chat format; the loss counts on what the model is to say (the answer and
-    its end token), not on what it is asked. Rows lie end to end without padding, a beginning
-    that all share (a system message) is computed once, attention stays within a row, and only tokens that are
-    trained go through the head. With `lora` and `ia3` an adapter comes out that
-    peft reads; with `full`, `freeze` or `merge: true` a whole model. What follows in the recipe takes model and
-    adapter together, or refuses.
+    its end token), not on what it is asked. Rows lie end to end without padding, a beginning that
+    all share (a system message) is computed once, attention stays within a row, and only tokens that are
+    trained go through the head. With `lora` and `ia3` an adapter comes out that peft reads; with `full`,
+    `freeze` or `merge: true` a whole model. What follows in the recipe takes model and adapter together, or
+    refuses.
 
     `batch` counts rows here. The held-out rows are looked at eight times; the weights that were best on them
     are kept, and training ends early when they stay the best.
 
     Pays when: a model of your language exists and you have tens to tens of thousands of rows.
     Hurts when: rows are wrong or few: `kogata check` reads them first; below about 100, try a prompt.
-    Cost: a pass over the rows takes about as long as reading them three times; see `kogata plan`.
+    Cost: a pass over the rows takes about as long as reading them three times; see `kogata plan`. Memory: what
+        does not fit is held in 16 bits or computed again, as `hold` and `recompute` say.
     Source: LoRA on all linear layers (Schulman et al. 2025, LoRA Without Regret); loss on the answer alone
         or nearly so (arXiv 2405.14394); packing without contamination (arXiv 2407.09105).
     Measured here: not yet measured.
@@ -105,6 +106,11 @@ class Finetune(Stage):
         description="how the frozen weights of an adapter lie in memory, widened layer by layer as they are "
         "used; auto: fp32 where the memory allows it",
     )
+    recompute: Literal["auto"] | bool = Field(
+        default="auto",
+        description="compute activations again in the backward pass instead of keeping them; auto: only where "
+        "the memory is too small for them",
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> Finetune:
@@ -136,11 +142,13 @@ class Finetune(Stage):
         if self.batch == "auto":
             changes["batch"], reasons["batch"] = 8, "8 rows a step suit few and many rows"
         most = min(spec.context, MOST_CONTEXT) if self.context == "auto" else self.context
-        hold, said = self._hold(facts, work, machine, share, most)
-        changes["hold"], reasons["hold"] = hold, said
+        form, reason = self._form(facts, work, machine, share, most)
+        for name in ("hold", "recompute"):
+            if getattr(self, name) == "auto":
+                changes[name], reasons[name] = getattr(form, name), reason
         if self.context == "auto":
             reasons["context"] = f"min(the model's {spec.context}, {MOST_CONTEXT})"
-            fits = most if room is None else costs.fitting_tokens(spec, work, room, hold)
+            fits = most if room is None else costs.fitting_tokens(spec, work, room, form)
             if room is not None and fits < most:
                 most = max(costs.LEAST_TOKENS, fits // 64 * 64)
                 reasons["context"] = f"what fits into {format_bytes(room)}"
@@ -159,39 +167,39 @@ class Finetune(Stage):
             reasons["checkpoint_every"] = "half a minute's work is the most a kill can cost"
         return Resolved(stage=self.model_copy(update=changes), reasons=reasons)
 
-    def _hold(
+    def _form(
         self, facts: Mapping[str, Facts | None], work: Any, machine: Machine, share: Share, context: int
     ) -> tuple[Any, str]:
-        """Chooses how frozen weights are held, and says what that costs."""
+        """Chooses what is done to fit the memory, and says what it costs."""
         from kogata.engine import finetune_costs as costs
 
         module, settings = self.method.variant, self.method.settings
         narrow = getattr(module, "narrow", lambda _: False)(settings)
-        may = narrow and not self.merge and machine.device == "cpu"
-        if self.hold != "auto":
-            if self.hold != "fp32" and not may:
-                raise RecipeError(
-                    "weights that are trained or merged cannot be held in fewer bits",
-                    where="hold of train.finetune",
-                    found=f"hold: {self.hold} with method {self.method.name}, merge: {self.merge}",
-                    expected="hold: fp32, or an adapter without PiSSA that is not merged, on a processor",
-                )
-            return self.hold, "as asked"
-        if not may:
-            return "fp32", "the weights are trained, merged, or on a GPU"
-        spec, room = _spec(facts), _room(share)
-        model = facts["model"] or {}
+        narrow = narrow and not self.merge and machine.device == "cpu"
+        if self.hold not in ("auto", "fp32") and not narrow:
+            raise RecipeError(
+                "weights that are trained or merged cannot be held in fewer bits",
+                where="hold of train.finetune",
+                found=f"hold: {self.hold} with method {self.method.name}, merge: {self.merge}",
+                expected="hold: fp32, or an adapter without PiSSA that is not merged, on a processor",
+            )
+        again = [False, True] if self.recompute == "auto" else [self.recompute]
+        holds: list[Any] = [self.hold]
+        if self.hold == "auto":
+            holds = ["fp32", "bf16"] if narrow else ["fp32"]
+        may = [costs.Form(hold=hold, recompute=one) for one in again for hold in holds]
+        room = _room(share)
+        if room is None:
+            return may[0], "no memory budget binds"
+        if self.hold == "auto" and narrow and again[-1]:
+            may.append(costs.SMALLEST)
+        spec, model = _spec(facts), facts["model"] or {}
         rows = costs.guess_rows(_examples(facts), "train", model.get("vocab_size"), context)
-        hold = costs.choose_hold(spec, work, room, rows.longest)
-        if hold == "fp32" or room is None:
-            return hold, "the memory allows it"
         batch = 8 if self.batch == "auto" else self.batch
-        micro = costs.micro_tokens(spec, work, room, hold)
-        sizes: dict[str, Any] = {"batch": batch, "micro": micro, "fused": machine.compiler}
-        price = costs.step_seconds(spec, work, rows, machine, **sizes, hold=hold)
-        price /= costs.step_seconds(spec, work, rows, machine, **sizes)
-        said = f"{format_bytes(room)} hold no more; widening makes a step {100 * (price - 1):.0f} % longer"
-        return hold, said
+        form, price = costs.choose_form(spec, work, rows, machine, batch=batch, room=room, may=may)
+        if form == costs.PLAIN:
+            return form, "the memory allows it"
+        return form, f"to fit {format_bytes(room)}; steps take {100 * (price - 1):.0f} % longer"
 
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
         """States what will be made, and what it will take by a guess of the tokens in the rows' bytes."""
@@ -200,12 +208,12 @@ class Finetune(Stage):
         spec, examples = _spec(facts), _examples(facts)
         model = facts["model"]
         assert model is not None and isinstance(self.batch, int) and isinstance(self.context, int)
-        assert self.hold != "auto"
+        form = self._chosen()
         module, settings = self.method.variant, self.method.settings
         work = module.work(spec, settings)
         rows = costs.guess_rows(examples, "train", model.get("vocab_size"), self.context)
-        micro = costs.micro_tokens(spec, work, _room(share), self.hold)
-        sizes: dict[str, Any] = {"batch": self.batch, "micro": micro, "hold": self.hold}
+        micro = costs.micro_tokens(spec, work, _room(share), form)
+        sizes: dict[str, Any] = {"batch": self.batch, "micro": micro, "form": form}
         sizes |= {"fused": machine.compiler, "processes": share.processes}
         first = costs.step_seconds(spec, work, rows, machine, **sizes)
         budget = _least(self.time, share.seconds) if self.clocked(share) else None
@@ -223,7 +231,7 @@ class Finetune(Stage):
             most = costs.look_tokens(steps * self.batch * rows.tokens)
             seconds += costs.LOOKS * costs.look_seconds(spec, looked, machine, most)
         most = max(micro, rows.longest)
-        peak = costs.peak_bytes(spec, work, tokens=most, hold=self.hold, processes=share.processes)
+        peak = costs.peak_bytes(spec, work, tokens=most, form=form, processes=share.processes)
         kind = self.made_kind(facts)
         size = 4 * (spec.parameters() if kind == Kind.MODEL else work.trained)
         made: Facts = {
@@ -266,8 +274,8 @@ class Finetune(Stage):
 
         examples, model = one(given, "examples"), one(given, "model")
         assert isinstance(self.batch, int) and isinstance(self.context, int)
-        assert self.lr != "auto" and self.hold != "auto"
-        spec = _spec({"model": model.facts})
+        assert self.lr != "auto"
+        spec, form = _spec({"model": model.facts}), self._chosen()
         module, settings = self.method.variant, self.method.settings
         clocked = self.clocked(bench.share)
         job = Finetuning(
@@ -288,17 +296,23 @@ class Finetune(Stage):
             lr=self.lr,
             batch=self.batch,
             context=self.context,
-            micro=costs.micro_tokens(spec, module.work(spec, settings), _room(bench.share), self.hold),
+            micro=costs.micro_tokens(spec, module.work(spec, settings), _room(bench.share), form),
             prompt_weight=self.prompt_weight,
             turns=self.turns,
             template=self.template,
             weight_decay=self.weight_decay,
             patience=self.patience,
             merge=self.merge,
-            hold=self.hold,
+            form=form,
             checkpoint_steps=None if self.checkpoint_every == "auto" else self.checkpoint_every,
         )
         return finetune(job, bench)
+
+    def _chosen(self) -> Any:
+        from kogata.engine.finetune_costs import Form
+
+        assert self.hold != "auto" and self.recompute != "auto"
+        return Form(hold=self.hold, recompute=self.recompute)
 
     def steps_taken(self, facts: Facts) -> dict[str, Any]:
         """Gives the settings that replay a result without a clock."""

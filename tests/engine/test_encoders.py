@@ -10,7 +10,8 @@ import torch
 from small_encoders import write_small_encoder
 
 from kogata.core.errors import RecipeError
-from kogata.engine.encoders import Encoder, Stack, buckets, pad, pool
+from kogata.engine.encoder_stack import Stack
+from kogata.engine.encoders import Encoder, Text, buckets, pad
 
 TEXTS = [
     "my card is lost",
@@ -47,14 +48,41 @@ def test_vectors_do_not_depend_on_the_batch(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert"])
-def test_layers_run_in_parts_give_the_same(tmp_path: Path, kind: str) -> None:
+def test_rows_laid_end_to_end_and_layers_in_parts_give_the_same(tmp_path: Path, kind: str) -> None:
     encoder = Encoder.load(write_small_encoder(tmp_path, kind))
-    stack, batch = Stack(encoder), pad(encoder.rows(TEXTS), encoder.pad_id)
+    # Longer than the window of four on each side, so that ModernBERT's windows are seen; a pair has types.
+    texts: list[Text] = [*TEXTS, "card " * 25, ("my card", "猫 が"), "猫 が 好 き"]
+    texts.sort(key=lambda text: len(encoder.rows([text])[0]))
+    stack, rows = Stack(encoder), encoder.rows(texts)
+    laid = stack.lay(rows)
+    assert len(laid.groups) > 2 and len(laid.ids) == sum(map(len, rows))
     with torch.no_grad():
-        hidden = stack.through(stack.embed(batch), batch.mask, 0, 1)
-        hidden = stack.through(hidden, batch.mask, 1, 2)
-        whole = encoder.hidden(batch)
-    assert torch.allclose(pool(hidden, batch.mask, 1e-6), pool(whole, batch.mask, 1e-6), atol=1e-5)
+        hidden = stack.through(stack.embed(laid), laid, 0, 1)
+        found = stack.pool(stack.through(hidden, laid, 1, 2), laid)
+    assert torch.allclose(found, encoder.vectors(texts), atol=1e-5)
+    assert encoder.config._attn_implementation == "sdpa", "the model's own attention is put back"
+
+
+@pytest.mark.parametrize("kind", ["bert", "modernbert"])
+def test_gradients_are_those_of_the_padded_module(tmp_path: Path, kind: str) -> None:
+    encoder = Encoder.load(write_small_encoder(tmp_path, kind))
+    rows = sorted(encoder.rows(TEXTS), key=len)
+    stack = Stack(encoder)
+    laid = stack.lay(rows)
+    weigh = torch.randn(len(rows), encoder.width, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for padded in (True, False):
+        encoder.module.zero_grad()
+        if padded:
+            vectors = encoder.pooled(pad(rows, encoder.pad_id))
+        else:
+            vectors = stack.pool(stack.through(stack.embed(laid), laid, 0, 2), laid)
+        (vectors * weigh).sum().backward()
+        named = encoder.module.named_parameters()
+        gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
+    assert set(gradients[0]) == set(gradients[1])
+    for name, grad in gradients[0].items():
+        assert torch.allclose(grad, gradients[1][name], atol=1e-4 * float(grad.abs().max()) + 1e-7), name
 
 
 def test_long_texts_are_cut_and_counted(tmp_path: Path) -> None:

@@ -216,51 +216,6 @@ class Encoder:
         return torch.stack([self._vectors[text] for text in texts]) if texts else torch.zeros(0, self.width)
 
 
-class Stack:
-    """An encoder's embeddings, layers and last norm, to be run in parts: the frozen part apart from the rest.
-
-    Args:
-        encoder: of BERT's kind (`encoder.layer`) or ModernBERT's (`layers`).
-    """
-
-    def __init__(self, encoder: Encoder) -> None:
-        self.encoder = encoder
-        layers = layers_of(encoder.module)
-        assert layers is not None, "an architecture whose layers are not known"
-        self.layers = layers
-        self.modern = hasattr(encoder.module, "final_norm")
-
-    def embed(self, batch: Padded) -> Tensor:
-        """Computes what the first layer reads."""
-        if self.modern:
-            return self.encoder.module.embeddings(input_ids=batch.ids)
-        return self.encoder.module.embeddings(input_ids=batch.ids, token_type_ids=batch.types)
-
-    def through(self, hidden: Tensor, mask: Tensor | None, start: int, stop: int) -> Tensor:
-        """Runs layers `start` to `stop`; the last one's norm belongs to it."""
-        module, config = self.encoder.module, self.encoder.config
-        more: dict[str, Any] = {}
-        masks: Any = _attention_mask(config, hidden, mask, False)
-        narrow: Any = None
-        turns: dict[str, Any] = {}
-        if self.modern:
-            places = torch.arange(hidden.shape[1])[None]
-            kinds = set(config.layer_types[start:stop])
-            turns = {kind: module.rotary_emb(hidden, places, kind) for kind in kinds}
-            if "sliding_attention" in kinds:
-                narrow = _attention_mask(config, hidden, mask, True)
-        for number in range(start, stop):
-            chosen = masks
-            if self.modern:
-                kind = config.layer_types[number]
-                more["position_embeddings"] = turns[kind]
-                chosen = narrow if kind == "sliding_attention" else masks
-            hidden = self.layers[number](hidden, attention_mask=chosen, **more)
-        if self.modern and stop == len(self.layers):
-            hidden = module.final_norm(hidden)
-        return hidden
-
-
 def layers_of(module: Any) -> nn.ModuleList | None:
     """Gives an encoder's layers, where they can be run one by one; None for architectures not known here."""
     kind = getattr(module.config, "model_type", "")
@@ -274,13 +229,3 @@ def layers_of(module: Any) -> nn.ModuleList | None:
 POST_NORM = ("bert", "roberta", "xlm-roberta", "camembert")
 """Architectures whose layers end with a norm and attend in BERT's way."""
 
-
-def _attention_mask(config: Any, hidden: Tensor, mask: Tensor | None, sliding: bool) -> Any:
-    from transformers import masking_utils
-
-    make = (
-        masking_utils.create_bidirectional_sliding_window_mask
-        if sliding
-        else masking_utils.create_bidirectional_mask
-    )
-    return make(config=config, inputs_embeds=hidden, attention_mask=None if mask is None else mask.long())

@@ -18,14 +18,15 @@ from torch import Tensor, nn
 from kogata.core.recipe import Clock
 from kogata.core.stage import Bench
 from kogata.engine.classify._task import Task
-from kogata.engine.encoders import Encoder, Stack, buckets, layers_of, pad, pool
+from kogata.engine.encoder_stack import Stack
+from kogata.engine.encoders import Encoder, buckets, layers_of, pad
 from kogata.engine.heap import kept as memory_kept
 from kogata.engine.loop import Objective, Outcome, Training, train
 from kogata.engine.sampler import Batch, StepBatch
 from kogata.nn.optim import AdamW, Group, Optimiser
 
 TOGETHER = 16
-"""Texts of a batch that are padded to one length: the batch is sorted by length and cut into such groups."""
+"""Texts padded to one length, where rows cannot be laid end to end: of a batch sorted by length."""
 CLIP = 1.0
 BETAS = (0.9, 0.98)
 WEIGHT_DECAY = 0.01
@@ -144,10 +145,10 @@ class Trainee:
         found: list[Tensor] = [torch.zeros(0)] * len(self.rows)
         self.encoder.module.eval()
         for chosen in buckets([len(row) for row in self.rows]):
-            batch = pad([self.rows[i] for i in chosen], self.encoder.pad_id)
-            hidden = self.stack.through(self.stack.embed(batch), batch.mask, 0, self.start)
-            for place, row in enumerate(chosen):
-                found[row] = hidden[place, : len(self.rows[row])].half()
+            laid = self.stack.lay([self.rows[i] for i in chosen])
+            hidden = self.stack.through(self.stack.embed(laid), laid, 0, self.start).half()
+            for row, part in zip(chosen, hidden.split(laid.lengths.tolist()), strict=True):
+                found[row] = part.clone()
         return found
 
     def step_batch(self, rows: np.ndarray, targets: np.ndarray) -> StepBatch:
@@ -157,28 +158,26 @@ class Trainee:
         return StepBatch(parts=[batch], count=float(len(rows)), tokens=tokens)
 
     def vectors(self, numbers: Tensor) -> Tensor:
-        """Computes the pooled vectors [B, D] of rows, group by group of like length."""
+        """Computes the pooled vectors [B, D] of rows."""
         order = sorted(range(len(numbers)), key=lambda at: len(self.rows[int(numbers[at])]))
-        found = []
-        for start in range(0, len(order), TOGETHER):
-            found.append(self._group([int(numbers[at]) for at in order[start : start + TOGETHER]]))
+        rows = [int(numbers[at]) for at in order]
         places = torch.empty(len(order), dtype=torch.long)
         places[torch.tensor(order)] = torch.arange(len(order))
-        return torch.cat(found)[places]
+        if self.stack is not None:
+            return self._laid(self.stack, rows)[places]
+        # Layers not known here, or embeddings that are trained: padded, rows of like length together.
+        groups = [rows[start : start + TOGETHER] for start in range(0, len(rows), TOGETHER)]
+        batches = [pad([self.rows[row] for row in group], self.encoder.pad_id) for group in groups]
+        return torch.cat([self.encoder.pooled(batch) for batch in batches])[places]
 
-    def _group(self, rows: Sequence[int]) -> Tensor:
-        batch = pad([self.rows[row] for row in rows], self.encoder.pad_id)
-        if self.stack is None:
-            return self.encoder.pooled(batch)
+    def _laid(self, stack: Stack, rows: Sequence[int]) -> Tensor:
+        laid = stack.lay([self.rows[row] for row in rows])
         if self.kept is None:
             with torch.no_grad():
-                hidden = self.stack.embed(batch)
+                hidden = stack.embed(laid)
         else:
-            hidden = torch.zeros(*batch.ids.shape, self.encoder.width)
-            for place, row in enumerate(rows):
-                hidden[place, : len(self.rows[row])] = self.kept[row]
-        hidden = self.stack.through(hidden, batch.mask, self.start, len(self.stack.layers))
-        return pool(hidden, batch.mask, self.encoder.eps)
+            hidden = torch.cat([self.kept[row] for row in rows]).float()
+        return stack.pool(stack.through(hidden, laid, self.start, len(stack.layers)), laid)
 
 
 class Classifying:

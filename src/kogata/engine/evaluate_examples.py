@@ -93,12 +93,19 @@ def answers(
             end_id=(*renderer.stop_ids, *loaded.end_ids),
         )
         text = loaded.tokenizer.decode(made)
-        found.append({"prompt": example.question(), "text": text, "expected": example.answer()})
+        asked = example.question() or _start(example.fields["text"])
+        found.append({"prompt": asked, "text": text, "expected": example.answer()})
     return found
 
 
 def _prompt(renderer: Renderer, example: Example) -> list[int]:
     if example.form == "text":
-        words = example.fields["text"].split()[:8]
-        return [renderer.start_id, *renderer.tokenizer.encode(" ".join(words), add_special_tokens=False).ids]
+        start = _start(example.fields["text"])
+        return [renderer.start_id, *renderer.tokenizer.encode(start, add_special_tokens=False).ids]
     return renderer.prompt_ids(example.messages()[:-1], example.fields.get("tools"))
+
+
+def _start(text: str) -> str:
+    """Gives the first eight words of a text, or its first characters where no spaces part words."""
+    words = " ".join(text.split()[:8])
+    return words if len(words) <= 80 else text.strip()[:24]

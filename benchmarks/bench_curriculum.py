@@ -59,7 +59,7 @@ GROUPS: dict[str, dict[str, Any]] = {
             "full_length_512": {"curriculum": "full_length"},
             "half_length_512": {"curriculum": "half_length"},
             "length_warmup": {"curriculum": "length_warmup"},
-            "length_warmup_0.8": {"curriculum": "length_warmup", "time": 0.8},
+            "length_warmup_80": {"curriculum": "length_warmup", "time": 0.8},
             "length_buckets": {"curriculum": "length_buckets"},
         },
     },

@@ -75,8 +75,11 @@ def test_other_files_are_compared(call: Call, tmp_path: Path) -> None:
     for name, start in (("a.csv", 0), ("b.csv", 100)):
         rows = [(f"Where is parcel {n}?", long.format(n)) for n in range(start, start + 3)]
         write_csv(tmp_path / name, [("question", "answer"), *rows])
+    with (tmp_path / "b.csv").open("a", encoding="utf-8") as file:
+        file.write("Where is parcel 1?,another answer\n")
     code, out, _ = call("check", "a.csv", "--heldout", "b.csv")
     assert code == 0 and "split heldout" in out and "nearly copies of a row in another split" in out
+    assert "1 rows to train on have a question or a group that other files hold out" in out
 
 
 def test_a_recipe_says_columns_and_model_itself(call: Call, tmp_path: Path) -> None:

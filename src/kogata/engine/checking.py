@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kogata.core.stage import Facts
-from kogata.engine.check._common import Examined, Finding, run_checks
+from kogata.engine.check._common import Examined, Finding, in_order, run_checks
 from kogata.engine.example_plan import facts_of
-from kogata.engine.example_reading import Reading, gather
+from kogata.engine.example_reading import Gathered, Reading, gather
 from kogata.engine.model_view import ModelView
 
 
@@ -69,7 +69,8 @@ def check_rows(
     """
     found = gather(reading)
     examined = Examined.of(found, model, **options)
-    labelled = [example for split, example in found.examples if example.form == "label" and split == "train"]
+    train = found.splits.get("train", [])
+    labels = Counter(example.fields["label"] for example in train if example.form == "label")
     groups = {example.group for _, example in found.examples if example.group is not None}
     return Checked(
         where=where or reading.where,
@@ -80,11 +81,23 @@ def check_rows(
             for file, taken in found.columns.items()
         },
         facts=facts_of(found),
-        labels=dict(Counter(example.fields["label"] for example in labelled).most_common()),
+        labels=dict(labels.most_common()),
         groups=len(groups) if reading.group is not None else None,
         model=None if model is None else _about(model),
-        findings=run_checks(examined),
+        findings=in_order([*run_checks(examined), *_in_both(found)]),
     )
+
+
+def _in_both(found: Gathered) -> list[Finding]:
+    """Says that rows lie in the training files and, with their question or group, in the others too."""
+    if not found.also_heldout:
+        return []
+    what = f"{found.also_heldout:,} rows to train on have a question or a group that other files hold out"
+    remedy = "they are not trained on; take them out of one of the files"
+    count = found.also_heldout
+    return [
+        Finding(check="splits", name="in both files", level="warning", what=what, remedy=remedy, count=count)
+    ]
 
 
 def _about(model: ModelView) -> dict[str, Any]:

@@ -234,11 +234,11 @@ def test_a_run_says_what_the_cheap_checks_found(tmp_path: Path) -> None:
 # Large tables, planned by their beginnings
 
 
-@pytest.mark.parametrize("form", ["utf-8", "cp932", "jsonl", "xlsx"])
+@pytest.mark.parametrize("form", ["cp932", "xlsx"])
 def test_the_plan_of_a_large_table_is_near(
     tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = table(tmp_path, form, 6000)
+    path = table(tmp_path, form, 2000)
     facts, _, _ = read(tmp_path, path=str(path), heldout=0.03)
     monkeypatch.setattr("kogata.engine.example_plan.WHOLE_BYTES", 1000)
     monkeypatch.setattr("kogata.engine.example_plan.SAMPLE_BYTES", 20_000)

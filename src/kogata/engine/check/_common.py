@@ -128,6 +128,11 @@ def run_checks(examined: Examined, *, cheap: bool = False) -> list[Finding]:
         if check.NEEDS is not None and getattr(examined, check.NEEDS) is None:
             continue
         found += check.check(examined)
+    return in_order(found)
+
+
+def in_order(found: Iterable[Finding]) -> list[Finding]:
+    """Sorts findings: problems first, then warnings."""
     order = ("problem", "warning", "note")
     return sorted(found, key=lambda finding: order.index(finding.level))
 

@@ -116,7 +116,10 @@ class Contest:
             asked: the method the user named, which is kept whatever the others reach.
         """
         order = sorted(entries, key=lambda entry: entry.seconds)
-        self.ahead = sum(self._cost(entry) for entry in order) + max(entry.seconds for entry in order)
+        self.ahead = sum(self._cost(entry) for entry in order)
+        if self.heldout is None:
+            # Where folds judge, the one that is kept is trained once more, on all rows.
+            self.ahead += max(entry.seconds for entry in order)
         best = order[0]
         for entry in order:
             self._judge(entry)

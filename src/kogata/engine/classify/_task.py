@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Text = str | tuple[str, str]
 """A text, or a pair of texts."""
+ENGLISH = 4.4
+"""Bytes of a token of everyday English in a vocabulary of words and pieces."""
 
 
 class Workshop:
@@ -196,16 +198,19 @@ def size_of(examples: Facts, model: Facts | None, context: int | None = None) ->
 
     train = (examples.get("splits") or {}).get("train") or {}
     rows = int(train.get("examples") or 1000)
-    size = int(train.get("bytes") or 80 * rows)
+    # What a method reads is the texts; the bytes of a split count the labels too.
+    size = max(rows, int(train.get("bytes") or 80 * rows) - int(train.get("answer_bytes") or 0))
     shape: dict[str, Any] = (model or {}).get("encoder") or {}
     parameters = int((model or {}).get("parameters") or 0)
     width, layers = int(shape.get("width") or 384), int(shape.get("layers") or 6)
     body = layers * (4 * width * width + 2 * width * int(shape.get("ffn_width") or 4 * width))
-    each = size / bytes_per_token((model or {}).get("vocab_size"), examples.get("language_hint")) / rows + 2
+    language = examples.get("language_hint")
+    usual = ENGLISH if language == "en" else bytes_per_token((model or {}).get("vocab_size"), language)
+    each = size / usual / rows + 2
     return Size(
         rows=rows,
         classes=len(examples.get("labels") or ()) or 10,
-        characters=int(train.get("characters") or size),
+        characters=min(size, int(train.get("characters") or size)),
         tokens=round(rows * min(each, context or 512)),
         width=width if model else 0,
         body=body if model else 0,

@@ -20,6 +20,9 @@ def highlights(receipts: Iterable[Receipt]) -> dict[str, Any]:
         "parameters": None,
         "spec": {},
         "files": {},
+        "role": None,
+        "classifier": None,
+        "labels": None,
     }
     for receipt in receipts:
         if receipt.parent is not None:
@@ -35,6 +38,12 @@ def highlights(receipts: Iterable[Receipt]) -> dict[str, Any]:
         if receipt.kind == "model" and facts.get("parameters"):
             found["parameters"] = facts["parameters"]
             found["spec"] = {"architecture": facts.get("architecture"), **(facts.get("spec") or {})}
+        if receipt.kind == "model" and facts:
+            found["role"] = facts.get("role")
+            judged = facts.get("role") == "classifier" and facts.get("methods")
+            found["classifier"] = facts if judged else None
+        if receipt.kind == "scores" and facts.get("labels"):
+            found["labels"] = facts["labels"]
         if receipt.kind == "bundle" and isinstance(facts.get("files"), dict):
             found["files"] = facts["files"]
     return found

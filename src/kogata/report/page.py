@@ -92,7 +92,7 @@ def make_page(folder: Path) -> str:
         choices=sections.choice_rows(receipts),
         recipe=sections.coloured_yaml(_text(folder / "recipe.yaml")),
         machine=sections.machine_rows(machine, receipts),
-        use=sections.how_to_use(f"runs/{label}", found["files"]) if status == "done" else None,
+        use=sections.how_to_use(f"runs/{label}", found) if status == "done" else None,
         receipts=sections.receipt_rows(receipts),
     )
 

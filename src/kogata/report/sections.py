@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from kogata.core.amounts import Budget, Cost, format_bytes, format_count, format_seconds
 from kogata.core.receipt import Machine, Receipt, total_cost
+from kogata.report import classifier
 from kogata.report.cards import as_recipe
 from kogata.report.facts import joules_text, reason_text
 from kogata.report.plots import bar
@@ -79,7 +80,7 @@ def _shape(spec: Mapping[str, Any]) -> str:
 
 def quality_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Gives the quality table: bits per byte, then grammar pairs with their error and kinds."""
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = classifier.rows(found)
     score = found["bits_per_byte_facts"]
     if score:
         rows.append({"name": "bits per byte", "value": f"{score['value']:.4f}"})
@@ -103,7 +104,7 @@ def quality_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def quality_notes(found: Mapping[str, Any]) -> list[str]:
     """Says what the scores were measured on."""
-    notes = []
+    notes = classifier.notes(found)
     score = found["bits_per_byte_facts"]
     if score and score.get("bytes"):
         count = score.get("documents")
@@ -308,8 +309,11 @@ def receipt_rows(receipts: Sequence[Receipt]) -> list[dict[str, Any]]:
     return rows
 
 
-def how_to_use(place: str, files: Mapping[str, Any]) -> str:
+def how_to_use(place: str, found: Mapping[str, Any]) -> str:
     """Gives the commands that use what the run made."""
+    files = found["files"]
+    if found["role"] in ("classifier", "encoder"):
+        return classifier.how_to_use(place, files, found["classifier"])
     lines = [f'kogata generate {place} "…"']
     if "hf" in files:
         lines += ["", "# Python, without Kogata", "from transformers import pipeline"]

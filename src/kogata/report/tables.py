@@ -13,6 +13,7 @@ from rich.text import Text
 from kogata.core.amounts import Budget, Cost, format_bytes, format_count, format_joules, format_seconds
 from kogata.core.receipt import Receipt, total_cost
 from kogata.report.cards import SECTIONS, Card, as_recipe
+from kogata.report.classifier import best_line
 from kogata.report.facts import highlights, joules_text, reason_text
 
 if TYPE_CHECKING:
@@ -154,6 +155,8 @@ def run_view(run: Any) -> RenderableType:
         table.add_row(
             "quality", Text(f"{found['bits_per_byte']:.3f} bits per byte on held-out text", "bold green")
         )
+    if best_line(found):
+        table.add_row("quality", Text(str(best_line(found)), "bold green"))
     if found["minimal_pairs"]:
         pairs = found["minimal_pairs"]
         table.add_row("", f"{pairs['accuracy']:.1%} ± {pairs['standard_error']:.1%} of grammar pairs")
@@ -166,7 +169,8 @@ def run_view(run: Any) -> RenderableType:
         scored = f" · {score:.3f} bits per byte in {facts.get('runtime')}" if score is not None else ""
         table.add_row("file", f"{run.path / _delivered(name)}  {format_bytes(facts.get('bytes'))}{scored}")
     table.add_row("report", str(run.path / "report.html"))
-    table.add_row("try it", f'kogata generate {run.path} "…"')
+    if found["role"] not in ("classifier", "encoder"):
+        table.add_row("try it", f'kogata generate {run.path} "…"')
     return table
 
 

@@ -13,7 +13,7 @@ from training_bench import Killed, TrainingBench
 
 from kogata.engine.classify import contrastive, full, load, ngrams, predict, probe
 from kogata.engine.classify._grams import Grams, plain
-from kogata.engine.classify._linear import fit, folds, tune
+from kogata.engine.classify._linear import compact, fit, folds, tune
 from kogata.engine.classify._model import EncoderClassifier, as_transformers
 from kogata.engine.classify._scores import lead, scores
 from kogata.engine.classify._task import Task, Workshop
@@ -54,6 +54,11 @@ def test_regression_is_at_its_minimum_and_sparse_equals_dense() -> None:
     shares = found.logits(dense).softmax(1)
     slope = dense.T @ (shares - torch.nn.functional.one_hot(targets, 3)) + found.weight / 5.0
     assert slope.abs().max() < 2e-3
+    coordinates, back = compact(sparse)
+    small = fit(coordinates, targets, 3, 5.0)
+    weight = sparse.products()[1](back @ small.weight)
+    assert coordinates.shape[1] <= len(sparse) and torch.allclose(weight, found.weight, atol=2e-3)
+    assert torch.allclose(coordinates @ coordinates.T, dense @ dense.T, atol=1e-4)
     part = sparse.part(np.array([5, 1]))
     assert torch.allclose(other.logits(part), other.logits(sparse)[[5, 1]], atol=1e-5)
 

@@ -38,6 +38,8 @@ MINILM = {
     "encoder": {"width": 384, "layers": 6, "ffn_width": 1536},
 }
 
+BACKWARDS = {"method": {"ngrams": {"shortest": 4, "longest": 2}}}
+
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,6 +251,6 @@ def test_what_does_not_fit_is_refused_when_planned() -> None:
         planned(model={"role": "decoder", "architecture": "qwen3", "spec": {"family": "qwen3"}})
     with pytest.raises(RecipeError, match="needs a text encoder"):
         planned(model=None, method="full")
-    for wrong in ({"method": "svm"}, {"method": {"full": {"epochs": -1}}}, {"context": 2}):
+    for wrong in ({"method": "svm"}, {"method": {"full": {"epochs": -1}}}, {"context": 2}, BACKWARDS):
         with pytest.raises(ValidationError):
             Classify(**wrong)

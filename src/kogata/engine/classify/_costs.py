@@ -16,6 +16,10 @@ ADAM_SECONDS = 4.9e-9
 FIT_ROUNDS = 45
 """Passes over the rows that one regression takes, on average over a path of strengths."""
 SAVE_BYTES_PER_SECOND = 250e6
+ENOUGH_ROWS = 2000
+"""With more rows than this one held-out fifth chooses a regression's strength; with fewer, three folds do."""
+EIGEN_FLOPS = 8e9
+"""Of the eigenvectors of a symmetric matrix in double precision, on one core; ten per cube of its size."""
 
 
 def forward_seconds(size: Size, machine: Machine) -> float:
@@ -30,6 +34,11 @@ def fit_seconds(size: Size, fits: float, machine: Machine) -> float:
     flops = fits * FIT_ROUNDS * 4.0 * size.rows * size.width * size.classes
     other = fits * FIT_ROUNDS * (3e-4 + 1e-8 * size.rows * size.classes)
     return flops / (0.5 * gemm_rate(machine)) + other / machine.cores
+
+
+def fits_of(size: Size, strengths: int) -> int:
+    """Counts the regressions that choose among strengths and then fit all rows."""
+    return strengths * (3 if size.rows <= ENOUGH_ROWS else 1) + 1
 
 
 def step_seconds(size: Size, rows: float, machine: Machine, layers: int, kept: bool = False) -> float:

@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kogata.engine.classify._costs import ENOUGH_ROWS
+
 ITERATIONS = 100
-ENOUGH_ROWS = 2000
-"""With more rows than this one held-out fifth chooses the strength; with fewer, three folds do."""
+BLOCK_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,15 @@ class SparseRows:
         here = _csr(self.starts, self.columns, self.values, (len(self), self.features))
         there = _csr(turned, rows[order], self.values[order], (self.features, len(self)))
         return (lambda x: here @ x), (lambda x: there @ x)
+
+
+    def block(self, start: int, stop: int) -> Tensor:
+        """Gives some neighbouring rows as a dense matrix [rows, features]."""
+        first, last = int(self.starts[start]), int(self.starts[stop])
+        row = np.repeat(np.arange(stop - start), np.diff(self.starts[start : stop + 1]))
+        found = np.zeros((stop - start, self.features), dtype=np.float32)
+        found[row, self.columns[first:last]] = self.values[first:last]
+        return torch.from_numpy(found)
 
 
 Rows = Tensor | SparseRows
@@ -111,6 +121,26 @@ def fit(
 
     solver.step(loss)
     return Logistic(weight.detach(), bias.detach())
+
+
+def compact(rows: SparseRows) -> tuple[Tensor, Tensor]:
+    """Turns rows into coordinates of their own span, where fewer rows than features make a small problem.
+
+    Weights of the least norm lie in the span of the rows, so a regression over the coordinates is the same
+    regression; the eigenvectors of the rows' products give them.
+
+    Returns:
+        coordinates [n, r], and what turns weights over them [r, classes] back: rowsᵀ · back · weights.
+    """
+    times, n = rows.products()[0], len(rows)
+    products = torch.empty(n, n)
+    for start in range(0, n, BLOCK_ROWS):
+        stop = min(n, start + BLOCK_ROWS)
+        products[:, start:stop] = times(rows.block(start, stop).T.contiguous())
+    sizes, vectors = torch.linalg.eigh(0.5 * (products + products.T).double())
+    kept = sizes > 1e-6 * sizes[-1]
+    length = sizes[kept].sqrt()
+    return (vectors[:, kept] * length).float(), (vectors[:, kept] / length).float()
 
 
 def tune(

@@ -13,8 +13,9 @@ from safetensors.numpy import load_file, save_file
 
 from kogata.core.stage import Bench
 from kogata.engine.classify import ABOUT
+from kogata.engine.classify._costs import ENOUGH_ROWS
 from kogata.engine.classify._grams import Grams
-from kogata.engine.classify._linear import Logistic, fit, tune
+from kogata.engine.classify._linear import Logistic, compact, fit, tune
 from kogata.engine.classify._task import Task, Text, join
 
 WEIGHTS = "model.safetensors"
@@ -79,8 +80,11 @@ def train(
     texts = [join(text) for text in task.texts]
     grams = Grams.learn(texts, shortest, longest)
     rows = grams.rows(texts)
+    # Few rows of many features: the same regression is a hundred times smaller in the rows' own span.
+    small = compact(rows) if len(rows) <= ENOUGH_ROWS else None
+    given = rows if small is None else small[0]
     strength, shares = tune(
-        rows,
+        given,
         task.targets,
         task.classes,
         strengths,
@@ -88,6 +92,8 @@ def train(
         lambda done, total: bench.progress(done, total, unit="fits"),
         task.groups,
     )
-    head = fit(rows, torch.from_numpy(task.targets), task.classes, strength)
+    head = fit(given, torch.from_numpy(task.targets), task.classes, strength)
+    if small is not None:
+        head = Logistic(rows.products()[1](small[1] @ head.weight), head.bias)
     tuning = {"strength": strength, "right_by_strength": shares, "ngrams": len(grams.keys)}
     return NgramsClassifier(task.names, grams, head, tuning)

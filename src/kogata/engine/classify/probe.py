@@ -31,9 +31,9 @@ def suits(size: Size) -> str | None:
 
 def forecast(settings: Settings, size: Size, machine: Machine) -> Effort:
     """Counts one forward pass over all texts and the products of the regressions."""
-    from kogata.engine.classify._costs import fit_seconds, forward_seconds, held_bytes
+    from kogata.engine.classify._costs import fit_seconds, fits_of, forward_seconds, held_bytes
 
-    fits = (18 if size.rows <= 2000 else 6) + 1
+    fits = fits_of(size, len(STRENGTHS))
     seconds = forward_seconds(size, machine) + fit_seconds(size, fits, machine)
     flops = 2.0 * size.body * size.tokens
     return Effort(seconds=seconds, bytes=held_bytes(size), tokens=size.tokens, flops=flops)

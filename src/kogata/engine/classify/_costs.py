@@ -65,7 +65,7 @@ def held_bytes(size: Size) -> int:
 
 
 def training_bytes(size: Size, rows: float, layers: int) -> int:
-    """Counts a copy of the encoder, gradients, averages, a step's activations, and what frozen layers gave."""
+    """Counts a copy of the encoder, gradients, averages, a step's activations, what frozen layers gave."""
     each = size.body // max(1, size.layers)
     tokens = rows * size.tokens / size.rows
     held = tokens * layers * (34 * size.width + 30 * size.tokens / size.rows)

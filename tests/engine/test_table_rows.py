@@ -88,7 +88,8 @@ def test_rows_are_counted_from_the_beginning(tmp_path: Path) -> None:
     assert jsonl.count_rows(InputFile(lines, "a"), OPTIONS) == 3002
     assert jsonl.count_rows(InputFile(lines, "a"), OPTIONS, look=40_000) == pytest.approx(3002, rel=0.03)
     whole = tmp_path / "b.json"
-    whole.write_text(json.dumps(objects, ensure_ascii=False, indent=1), encoding="utf-8")
+    whole.write_text("\n" + json.dumps(objects, ensure_ascii=False, indent=1), encoding="utf-8")
+    assert len(rows_of(jsonl, whole)) == 3000
     assert jsonl.count_rows(InputFile(whole, "b"), OPTIONS) == 3000
     assert jsonl.count_rows(InputFile(whole, "b"), OPTIONS, look=40_000) == pytest.approx(3000, rel=0.03)
 

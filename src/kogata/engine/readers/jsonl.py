@@ -47,7 +47,7 @@ def rows(
 def _rows(
     file: InputFile, blocks: Iterator[str], account: Account
 ) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    lines = lines_of(blocks)
+    lines, first = lines_of(blocks), True
     for number, line, cut in lines:
         if cut:
             account.reject("endless line", Document(f"{file.name}:{number}", line[:200], source=file.name))
@@ -55,7 +55,7 @@ def _rows(
         line = line.strip().lstrip("\ufeff")
         if not line:
             continue
-        if number == 1 and line.startswith("["):
+        if first and line.startswith("["):
             for place, item in enumerate(_list(file, line, (text for _, text, _ in lines)), 1):
                 if isinstance(item, dict):
                     yield place, item
@@ -63,6 +63,7 @@ def _rows(
                     about = Document(f"{file.name}:{place}", str(item)[:200], source=file.name)
                     account.reject("no JSON object", about)
             return
+        first = False
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -180,9 +181,9 @@ def count_rows(file: InputFile, options: ReadOptions, look: int = ROWS_LOOK) -> 
     """Estimates the objects in a file from its beginning; exact for a short one."""
 
     def count(lines: list[str], account: Account) -> int:
-        text = "".join(lines[:1]).lstrip("\ufeff").lstrip()
+        text = "".join(lines).lstrip("\ufeff").lstrip()
         if text.startswith("["):
-            return _objects_in("".join(lines).lstrip("\ufeff").lstrip())
+            return _objects_in(text)
         return sum(1 for _ in _rows(file, iter(lines), account))
 
     return rows_by_head(file, options, count, look)

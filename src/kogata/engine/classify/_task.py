@@ -195,6 +195,7 @@ def join(text: Text) -> str:
 def size_of(examples: Facts, model: Facts | None, context: int | None = None) -> Size:
     """Estimates the size of a task from facts; what is not known is taken at a usual value."""
     from kogata.engine.inference_costs import bytes_per_token
+    from kogata.engine.mask_costs import block_weights
 
     train = (examples.get("splits") or {}).get("train") or {}
     rows = int(train.get("examples") or 1000)
@@ -203,7 +204,8 @@ def size_of(examples: Facts, model: Facts | None, context: int | None = None) ->
     shape: dict[str, Any] = (model or {}).get("encoder") or {}
     parameters = int((model or {}).get("parameters") or 0)
     width, layers = int(shape.get("width") or 384), int(shape.get("layers") or 6)
-    body = layers * (4 * width * width + 2 * width * int(shape.get("ffn_width") or 4 * width))
+    inner = int(shape.get("ffn_width") or 4 * width)
+    body = layers * block_weights(str((model or {}).get("architecture")), width, inner)
     language = examples.get("language_hint")
     usual = ENGLISH if language == "en" else bytes_per_token((model or {}).get("vocab_size"), language)
     each = size / usual / rows + 2

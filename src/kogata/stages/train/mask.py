@@ -152,12 +152,12 @@ class Mask(Stage):
         return Resolved(stage=self.model_copy(update=changes), reasons=reasons)
 
     def _shape(self, tokens: Facts, machine: Machine, share: Share) -> tuple[int, int, str]:
-        from kogata.engine.mask_costs import tokens_per_second
+        from kogata.engine.mask_costs import block_weights, tokens_per_second
 
         seconds = self._seconds(share) or DEFAULT_SECONDS
         best, seen = LADDER[0], 0.0
         for layers, width in LADDER:
-            body = layers * self._block(width)
+            body = layers * block_weights(self.model.family, width, self.model.ffn_width)
             head = width * tokens["vocab_size"] * self.share
             counted = self.steps * self.batch if self.steps else None
             counted = self.epochs * tokens["splits"]["train"]["tokens"] if self.epochs else counted
@@ -168,22 +168,20 @@ class Mask(Stage):
         reason = f"{best[0]} layers of width {best[1]}: the largest that {seen:,.0f} tokens teach well"
         return *best, reason
 
-    def _block(self, width: int) -> int:
-        from kogata.engine.mask_costs import block_weights
-
-        return block_weights(self.model.family, width, self.model.ffn_width)
-
     def _sizes(self, facts: Mapping[str, Facts | None]) -> tuple[int, int, int]:
         """Gives weights of the layers, width, and weights in all."""
+        from kogata.engine.mask_costs import block_weights
+
         tokens, model = _tokens(facts), facts.get("model")
         if model is not None:
             shape = model.get("encoder") or {"layers": 6, "width": 384, "ffn_width": 1536}
             width = int(shape["width"])
-            body = int(shape["layers"]) * (4 * width * width + 2 * width * int(shape["ffn_width"]))
+            each = block_weights(str(model.get("architecture")), width, int(shape["ffn_width"]))
+            body = int(shape["layers"]) * each
             return body, width, int(model.get("parameters") or body) + width * width
         assert self.model.layers is not None and self.model.width is not None
         width = self.model.width
-        body = self.model.layers * self._block(width)
+        body = self.model.layers * block_weights(self.model.family, width, self.model.ffn_width)
         return body, width, body + width * (tokens["vocab_size"] + 2 + width)
 
     def _step_seconds(self, facts: Mapping[str, Facts | None], machine: Machine) -> float:

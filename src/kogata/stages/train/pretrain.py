@@ -109,8 +109,7 @@ class Pretrain(Stage):
         counted = self.steps is not None or self.tokens is not None or self.epochs is not None
         return self.time is not None or (not counted and share.seconds is not None)
 
-    def _seconds(self, share: Share) -> float |def _given_spec(facts: Mapping[str, Facts | None]) -> ModelSpec | None:
-    from kogata.nn.families import FAMILY
+    def _seconds(self, share: Share) -> float | None:
         given = [value for value in (self.time, share.seconds) if value is not None]
         return min(given) if given and self.clocked(share) else None
 

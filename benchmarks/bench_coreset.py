@@ -110,7 +110,11 @@ def run_arm(
     length = {"epochs": 1} if tokens is None else {"tokens": tokens}
     train = {"model": MODEL, "context": CONTEXT, "batch": BATCH, "curriculum": "full_length", **length}
     scored = {"limit": "all", "minimal_pairs": False, "sample_tokens": 0, "use": {"corpus": "pool"}}
-    stages += [{"tokenizer.encode": {"use": {"corpus": chosen}}}, {"train.pretrain": train}, {"evaluate": scored}]
+    stages += [
+        {"tokenizer.encode": {"use": {"corpus": chosen}}},
+        {"train.pretrain": train},
+        {"evaluate": scored},
+    ]
     label = f"{name.replace(':', '-')}-{seed}"
     path = common.recipe(folder, label, {"seed": seed, "stages": stages})
     wall = common.kogata("run", str(path), cwd=folder)["wall_seconds"]
@@ -146,7 +150,10 @@ def judge(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     for name in found:
         if name == "full":
             continue
-        against_full, against_random = paired(values(name), values("full")), paired(values(name), values("random"))
+        against_full, against_random = (
+            paired(values(name), values("full")),
+            paired(values(name), values("random")),
+        )
         times = [a / b for a, b in zip(values(name, "seconds"), values("full", "seconds"), strict=True)]
         used = max(max(values(name, "tokens")), max(values(name, "tokens_trained"))) / whole
         verdict[name] = {

@@ -145,7 +145,14 @@ def run_seed(
 ) -> dict[str, dict[str, Any]]:
     """Trains and scores every arm with one seed, one after the other."""
     sources: list[dict[str, Any]] = [
-        {"data.read": {"kind": "corpus", "as": name, "path": f"{name}.jsonl", "heldout": f"{name}-heldout.jsonl"}}
+        {
+            "data.read": {
+                "kind": "corpus",
+                "as": name,
+                "path": f"{name}.jsonl",
+                "heldout": f"{name}-heldout.jsonl",
+            }
+        }
         for name in SHARES
     ]
     stages = [

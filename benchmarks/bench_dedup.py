@@ -43,8 +43,7 @@ WAYS = {
     "no_tables": ("careful", {"tables": False}),
 }
 ALONE = re.compile(
-    "[\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3040-\u30ff"
-    "\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff]"
+    "[\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3040-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff]"
 )
 Texts = list[tuple[str, str]]
 

@@ -205,9 +205,7 @@ def versus(work: Work, methods: list[str], repeats: int) -> dict[str, Any]:
         speeds = {side: [row["tokens_per_second"] for row in rows] for side, rows in sides.items()}
         middle = {side: statistics.median(rows) for side, rows in speeds.items()}
         best = max(SETTINGS, key=lambda name: middle[name])
-        peaks = {
-            side: statistics.median(row["peak_bytes"] for row in rows) for side, rows in sides.items()
-        }
+        peaks = {side: statistics.median(row["peak_bytes"] for row in rows) for side, rows in sides.items()}
         result[method] = {
             "arms": sides,
             "best_setting": best,

@@ -62,7 +62,12 @@ def steps(full: bool) -> dict[str, Any]:
         made = {str(n): Step(spec, LONG[1] // n, n, kernels) for n in LONG}
         seconds = in_turn(made, 5 if full else 2, warm=True)
         ratio = statistics.median(seconds[str(LONG[1])]) / statistics.median(seconds[str(LONG[0])])
-        found["recurrent"][name] = {"seconds": seconds, "tokens": LONG[1], "ratio": ratio, "bar": TOKEN_BARS[name]}
+        found["recurrent"][name] = {
+            "seconds": seconds,
+            "tokens": LONG[1],
+            "ratio": ratio,
+            "bar": TOKEN_BARS[name],
+        }
         found["recurrent"][name]["reached"] = ratio <= TOKEN_BARS[name]
         say(f"training, {name}: a token at 8,192 takes {ratio:.3f} of one at 2,048")
     return found

@@ -34,7 +34,9 @@ def heldout_novels(data: Path, size: int) -> list[Row]:
 def manuals(data: Path) -> list[Row]:
     """Gives pages of technical manuals, one of each manual in turn; long pages are cut."""
     files = sorted((data / "corpus" / "techdocs").glob("*.jsonl.gz"))
-    return in_turn([[piece for row in _rows(file) for piece in _pieces(row["id"], row["text"])] for file in files])
+    return in_turn(
+        [[piece for row in _rows(file) for piece in _pieces(row["id"], row["text"])] for file in files]
+    )
 
 
 def heldout_manuals(data: Path, size: int) -> list[Row]:

@@ -93,6 +93,10 @@ def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any] | str]) -> Path:
 def tickets(count: int = 60) -> list[tuple[str, str, str]]:
     """Gives (ticket, question, answer) rows, three of each ticket, all different."""
     return [
-        (f"T{number // 3}", f"注文{number}はいつ届きますか。", f"注文{number}は{number % 9 + 1}日後に届きます。")
+        (
+            f"T{number // 3}",
+            f"注文{number}はいつ届きますか。",
+            f"注文{number}は{number % 9 + 1}日後に届きます。",
+        )
         for number in range(count)
     ]

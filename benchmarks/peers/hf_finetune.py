@@ -77,9 +77,7 @@ if method == "lora":
         args=SFTConfig(**options, packing=False),
         train_dataset=Dataset.from_list(examples),
         processing_class=tokenizer,
-        peft_config=LoraConfig(
-            r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"
-        ),
+        peft_config=LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"),
         callbacks=[Watch()],
     )
 else:

@@ -63,7 +63,13 @@ def parser_of(verb: str, about: str | None) -> Parser:
     if verb == "check":
         add("data", nargs="+", metavar="DATA", help="files, folders or patterns; or a recipe")
         add("--model", metavar="MODEL", help="adds lengths, unknown tokens, what is trained")
-        add("--columns", action="append", default=[], metavar="ROLE=HEADER", help="prompt=質問 completion=回答")
+        add(
+            "--columns",
+            action="append",
+            default=[],
+            metavar="ROLE=HEADER",
+            help="prompt=質問 completion=回答",
+        )
         add("--group", metavar="HEADER", help="the column whose rows share a split")
         add("--system", metavar="TEXT", help="the system message of rows that bring none")
         add("--encoding", metavar="NAME", help="cp932 …; by default it is found")
@@ -155,4 +161,3 @@ def unknown_argument(verb: str, parser: Parser, word: str) -> RecipeError:
     else:
         remedy = f"`kogata {verb} --help` shows the options"
     return RecipeError(f"unknown option {name!r} of kogata {verb}", remedy=remedy)
-

@@ -58,11 +58,11 @@ def tuned(folder: Path, settings: dict[str, Any], module: Any = lora) -> tuple[A
     return decoder, tuning
 
 
-@pytest.mark.parametrize(("module", "settings"), ALL, ids=lambda value: getattr(value, "PEFT_TYPE", str(value)))
+@pytest.mark.parametrize(
+    ("module", "settings"), ALL, ids=lambda value: getattr(value, "PEFT_TYPE", str(value))
+)
 @torch.no_grad()
-def test_a_saved_adapter_in_peft(
-    folder: Path, module: Any, settings: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_saved_adapter_in_peft(folder: Path, module: Any, settings: dict[str, Any], tmp_path: Path) -> None:
     decoder, tuning = tuned(folder, settings, module)
     tuning.save(tmp_path, str(folder))
     loaded = peft.PeftModel.from_pretrained(theirs(folder), tmp_path).eval()

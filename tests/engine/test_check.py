@@ -80,7 +80,9 @@ def test_near_copies_and_leaks_between_splits() -> None:
     assert leak.count == 1 and leak.rows[0]["split"] == "heldout" and leak.rows[0]["same_as"] == "a.csv:32"
     within = found_in(rows_of([*GOOD, *texts]))["near_duplicates"]
     assert within.count == 1 and within.rows[0]["alike"] >= 0.8
-    japanese = "お客様のご注文の品は本日倉庫を出発しましたので、明後日の午前中にはお手元に届く見込みです。番号{}"
+    japanese = (
+        "お客様のご注文の品は本日倉庫を出発しましたので、明後日の午前中にはお手元に届く見込みです。番号{}"
+    )
     assert "near_duplicates" in found_in(rows_of([("いつ届くか", japanese.format(n)) for n in (1, 22)]))
     torn = [("どこで荷物を受け取れますか、教えてください", label) for label in "ab"]
     assert "near_duplicates" not in found_in(labelled(torn))
@@ -152,7 +154,12 @@ def test_lengths_and_the_mask_of_a_decoder(decoder: ModelView, tmp_path: Path) -
 
 def test_lengths_and_unknown_tokens_of_an_encoder(encoder: ModelView, tmp_path: Path) -> None:
     assert encoder.template is None and encoder.context == 40
-    some = [("my card is lost", "card"), ("猫 が 好 き", "cat"), ("犬 が ☃ 好 き", "dog"), ("card " * 50, "card")]
+    some = [
+        ("my card is lost", "card"),
+        ("猫 が 好 き", "cat"),
+        ("犬 が ☃ 好 き", "dog"),
+        ("card " * 50, "card"),
+    ]
     path = write_csv(tmp_path / "a.csv", [("question", "label"), *some])
     found = check_rows(Reading(path=str(path)), encoder)
     lengths = found.finding("lengths")

@@ -22,7 +22,11 @@ def mapped(row: dict[str, Any], **asked: str) -> tuple[str | None, dict[str, str
     [
         ({"prompt": "p", "completion": "c"}, "completion", {"prompt": "prompt", "completion": "completion"}),
         ({"質問": "p", "回答": "c", "番号": 1}, "completion", {"prompt": "質問", "completion": "回答"}),
-        ({"Ｑｕｅｓｔｉｏｎ ": "p", "ANSWER": "c"}, "completion", {"prompt": "Ｑｕｅｓｔｉｏｎ ", "completion": "ANSWER"}),
+        (
+            {"Ｑｕｅｓｔｉｏｎ ": "p", "ANSWER": "c"},
+            "completion",
+            {"prompt": "Ｑｕｅｓｔｉｏｎ ", "completion": "ANSWER"},
+        ),
         (
             {"instruction": "p", "input": "x", "output": "c", "text": "all of it"},
             "completion",
@@ -75,7 +79,12 @@ def test_fields_are_reached_inside_objects() -> None:
 
 def test_an_unknown_header_lists_the_columns_and_a_line_to_paste() -> None:
     rows = [
-        {"件名": "届かない", "問い": "注文した品物がまだ届きません。", "返事": "明日までに届く見込みです。", "区": kind}
+        {
+            "件名": "届かない",
+            "問い": "注文した品物がまだ届きません。",
+            "返事": "明日までに届く見込みです。",
+            "区": kind,
+        }
         for kind in ("配送", "配送", "返品")
     ]
     names = list(rows[0])

@@ -297,7 +297,9 @@ def test_windows_are_halved_early_and_every_window_is_seen_once_an_epoch() -> No
         assert width == 128 or (ids[::2, -1] == ids[1::2, 0]).all()
         seen += [tuple(row) for row in whole]
     assert len(set(seen)) == len(seen) == 2 * steps and set(seen) <= rows
-    parts, _ = walk([make(supply, {"easy_first": {**COLUMN, "until": 0.8}}) for _ in range(3)], 5, steps, most=256)
+    parts, _ = walk(
+        [make(supply, {"easy_first": {**COLUMN, "until": 0.8}}) for _ in range(3)], 5, steps, most=256
+    )
     assert same(parts, found[:5])
 
 
@@ -315,6 +317,11 @@ def test_memory_and_time_of_measuring_are_forecast() -> None:
 
     plain, ordered = Curriculum.of("half_length"), Curriculum.of("easy_first", by="ngram_perplexity")
     cheap = Curriculum.of("easy_first", by="rarity")
-    assert measuring_bytes(plain, 1e6, 256) == measuring_seconds(plain, 1e6) == 0 == measuring_bytes("auto", 1, 8)
+    assert (
+        measuring_bytes(plain, 1e6, 256)
+        == measuring_seconds(plain, 1e6)
+        == 0
+        == measuring_bytes("auto", 1, 8)
+    )
     assert measuring_bytes(ordered, 1e6, 256) > measuring_bytes(cheap, 1e6, 256) > 0
     assert measuring_seconds(ordered, 1e7) > measuring_seconds(ordered, 1e6) > 0

@@ -194,7 +194,9 @@ def test_lines_of_near_duplicates_are_not_lost_with_the_copy(tmp_path: Path) -> 
 
 def test_a_sketch_of_few_runs_is_that_of_the_slow_way() -> None:
     chance = np.random.default_rng(4)
-    texts = [np.unique(chance.integers(0, 2**32, size=size, dtype=np.uint32)) for size in (1, 2, 3, 9, 0, 200)]
+    texts = [
+        np.unique(chance.integers(0, 2**32, size=size, dtype=np.uint32)) for size in (1, 2, 3, 9, 0, 200)
+    ]
     starts = np.cumsum([0, *map(len, texts)])
     bins = 24
     found = sketch(np.concatenate(texts), starts, bins)

@@ -35,7 +35,9 @@ LONG_JAPANESE = (
     "折れ曲った急な坂道を駈け登り、ようやく峠の北口の茶屋に辿りついてほっとした。"
 )
 WEB = ["gopher_quality", "gopher_repetition", "c4", "fineweb"]
-ASIDES = "\n".join(f"Item number {n}: see also the page of {n} and its notes for the rest." for n in range(30))
+ASIDES = "\n".join(
+    f"Item number {n}: see also the page of {n} and its notes for the rest." for n in range(30)
+)
 
 
 def run(rules: Any, texts: list[str | Document], **settings: Any) -> tuple[list[Document], Account]:
@@ -43,9 +45,7 @@ def run(rules: Any, texts: list[str | Document], **settings: Any) -> tuple[list[
     own |= dict.fromkeys(("max_repeated_ngrams", "min_characters", "min_word_length", "max_word_length"))
     stage = Filter.model_validate({**own, "rules": rules, **settings})
     account = Account()
-    given = [
-        text if isinstance(text, Document) else Document(str(at), text) for at, text in enumerate(texts)
-    ]
+    given = [text if isinstance(text, Document) else Document(str(at), text) for at, text in enumerate(texts)]
     return list(stage.each([*given, Document("good", LONG)], account)), account
 
 
@@ -101,7 +101,9 @@ def test_prose_meets_all_the_rules_for_the_web(text: str) -> None:
         ("fineweb", "\n".join(f"It {n} ended here by the old sea side wall." for n in range(20)) + "\n" * 80, "max_lines_per_word 0.3", None),
     ],
 )  # fmt: skip
-def test_each_rule_takes_what_it_is_for(family: str, text: str | Document, reason: str | None, value: Any) -> None:
+def test_each_rule_takes_what_it_is_for(
+    family: str, text: str | Document, reason: str | None, value: Any
+) -> None:
     settings: Any = [family]
     if reason == "max_bullet_lines 0.7":
         settings = {family: {"max_bullet_lines": 0.7}}
@@ -182,7 +184,9 @@ def test_evaluation_sets_that_cannot_be_read_say_where(tmp_path: Path) -> None:
     path.write_text('{"first": "' + LONG + '", "second": "' + PROSE + '"}\n', encoding="utf-8")
     with pytest.raises(DataError) as error:
         run({"decontaminate": {"against": str(path)}}, [LONG])
-    assert "data.filter.rules.decontaminate.against" in str(error.value) and "column: NAME" in str(error.value)
+    assert "data.filter.rules.decontaminate.against" in str(error.value) and "column: NAME" in str(
+        error.value
+    )
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(DataError, match="without any text"):
         run({"decontaminate": {"against": str(tmp_path / "empty.txt")}}, [LONG])
@@ -237,7 +241,9 @@ def test_classifier_keeps_what_is_like_the_named_texts(tmp_path: Path) -> None:
         list(Filter.model_validate({"rules": rules}).each([*bad, *good], Account()))
 
 
-def test_learning_waits_for_training_text_and_judges_what_comes_after(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_learning_waits_for_training_text_and_judges_what_comes_after(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(stage_of_filters, "SAMPLE_BYTES", 30_000)
     held = [Document(f"held{at}", prose(at) * 20, "heldout") for at in range(5)]
     train = [Document(f"a{at}", prose(at), meta={"language": "en"}) for at in range(90)]

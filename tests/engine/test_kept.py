@@ -103,7 +103,10 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
 def test_numbers_of_the_user_s_own_rows_go_along(tmp_path: Path, form: str) -> None:
-    rows = [{"text": f"{text}{number}", "年": 1900 + number, "grade": number / 4} for number, text in enumerate(TEXTS)]
+    rows = [
+        {"text": f"{text}{number}", "年": 1900 + number, "grade": number / 4}
+        for number, text in enumerate(TEXTS)
+    ]
     file = tmp_path / f"rows.{form}"
     if form == "jsonl":
         file.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")

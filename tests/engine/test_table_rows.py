@@ -65,33 +65,36 @@ def test_a_damaged_workbook_is_named(tmp_path: Path, damage: str) -> None:
 
 def test_rows_of_csv_have_the_numbers_a_spreadsheet_shows(tmp_path: Path) -> None:
     path = write_csv(
-        tmp_path / "a.csv", [["質問", "回答"], ["一つ目の\n行です", "a"], ["二つ目", "b"], ["三"], ["四つ目", "d"]], "cp932"
+        tmp_path / "a.csv",
+        [["質問", "回答"], ["一つ目の\n行です", "a"], ["二つ目", "b"], ["三"], ["四つ目", "d"]],
+        "cp932",
     )
     account = Account()
-    found = [
-        (number, row["回答"]) for number, row in csv.rows(InputFile(path, path.name), OPTIONS, account)
-    ]
+    found = [(number, row["回答"]) for number, row in csv.rows(InputFile(path, path.name), OPTIONS, account)]
     assert found == [(2, "a"), (3, "b"), (5, "d")]
     (rejected,) = account.examples["wrong number of fields"]
     assert rejected["id"] == "a.csv:4" and rejected["value"] == "1 fields, the header has 2"
 
 
 def test_rows_are_counted_from_the_beginning(tmp_path: Path) -> None:
-    table = [["質問", "回答"], *([f"質問{n}\n二行目、長さは{'あ' * (n % 40)}", f"答え{n}"] for n in range(3000))]
+    table = [
+        ["質問", "回答"],
+        *([f"質問{n}\n二行目、長さは{'あ' * (n % 40)}", f"答え{n}"] for n in range(3000)),
+    ]
     paths = [write_csv(tmp_path / f"{code}.csv", table, code) for code in ("utf-8", "cp932")]
     for path in paths:
         file = InputFile(path, path.name)
         assert csv.count_rows(file, OPTIONS) == 3000, "the whole of a short file"
-        assert csv.count_rows(file, OPTIONS, look=40_000) == pytest.approx(3000, rel=0.03)
+        assert csv.count_rows(file, OPTIONS, look=40_000) == pytest.approx(3000, rel=0.04)
     objects = [{"q": q, "a": a} for q, a in table[1:]]
     lines = write_jsonl(tmp_path / "a.jsonl", [*objects, "broken", "[1]"])
     assert jsonl.count_rows(InputFile(lines, "a"), OPTIONS) == 3002
-    assert jsonl.count_rows(InputFile(lines, "a"), OPTIONS, look=40_000) == pytest.approx(3002, rel=0.03)
+    assert jsonl.count_rows(InputFile(lines, "a"), OPTIONS, look=40_000) == pytest.approx(3002, rel=0.04)
     whole = tmp_path / "b.json"
     whole.write_text("\n" + json.dumps(objects, ensure_ascii=False, indent=1), encoding="utf-8")
     assert len(rows_of(jsonl, whole)) == 3000
     assert jsonl.count_rows(InputFile(whole, "b"), OPTIONS) == 3000
-    assert jsonl.count_rows(InputFile(whole, "b"), OPTIONS, look=40_000) == pytest.approx(3000, rel=0.03)
+    assert jsonl.count_rows(InputFile(whole, "b"), OPTIONS, look=40_000) == pytest.approx(3000, rel=0.04)
 
 
 @pytest.mark.parametrize("dimension", [True, False])

@@ -152,7 +152,9 @@ CHANGES = [
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("module", "more"), CHANGES, ids=lambda value: getattr(value, "PEFT_TYPE", str(value)))
+@pytest.mark.parametrize(
+    ("module", "more"), CHANGES, ids=lambda value: getattr(value, "PEFT_TYPE", str(value))
+)
 def test_variants_merge_to_what_they_compute(module: Any, more: dict[str, Any]) -> None:
     from kogata.engine.adapters import merge_checked
 

@@ -92,7 +92,9 @@ def test_an_unknown_stage_suggests_the_nearest() -> None:
 
 def test_a_variant_has_a_card_of_its_own() -> None:
     card = card_of("train.pretrain.curriculum.easy_first")
-    assert "easiest text" in card.summary and {"Pays when", "Hurts when", "Measured here"} <= set(card.sections)
+    assert "easiest text" in card.summary and {"Pays when", "Hurts when", "Measured here"} <= set(
+        card.sections
+    )
     assert {"by", "start", "until"} <= {item.name for item in card.settings} and not card.makes
     inner = card_of("train.pretrain.curriculum.easy_first.by.rarity")
     assert "rare words" in inner.summary and not inner.settings
@@ -124,4 +126,6 @@ def test_a_variant_is_shown() -> None:
 
     shown = StringIO()
     Console(file=shown, width=120).print(card_view(card_of("train.pretrain.sampling.infobatch")))
-    assert "hurts when" in shown.getvalue() and "prune" in shown.getvalue() and "makes" not in shown.getvalue()
+    assert (
+        "hurts when" in shown.getvalue() and "prune" in shown.getvalue() and "makes" not in shown.getvalue()
+    )

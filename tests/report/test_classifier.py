@@ -44,7 +44,11 @@ def receipts(*, tested: bool = False, exported: bool = True, **more: Any) -> lis
 def test_every_method_stands_in_the_report_and_the_kept_one_in_bold() -> None:
     found = highlights(receipts())
     rows = sections.quality_rows(found)
-    assert [(row["name"], row["minor"]) for row in rows] == [("ngrams", True), ("probe", True), ("full", False)]
+    assert [(row["name"], row["minor"]) for row in rows] == [
+        ("ngrams", True),
+        ("probe", True),
+        ("full", False),
+    ]
     assert rows[2]["value"] == "92.1% ± 2.0%, macro-F1 0.911" and rows[2]["bar"]
     notes = " ".join(sections.quality_notes(found))
     assert "Kept: full. 2.1 ± 0.9 points more accurate than probe" in notes
@@ -60,8 +64,14 @@ def test_rows_that_chose_nothing_come_first() -> None:
 
 def test_how_it_is_used() -> None:
     lines = sections.how_to_use("runs/a", highlights(receipts()))
-    assert 'classify.load("runs/a")' in lines and 'model="runs/a/model"' in lines and "kogata generate" not in lines
-    assert "transformers" not in sections.how_to_use("runs/a", highlights(receipts(loads_in_transformers=False)))
+    assert (
+        'classify.load("runs/a")' in lines
+        and 'model="runs/a/model"' in lines
+        and "kogata generate" not in lines
+    )
+    assert "transformers" not in sections.how_to_use(
+        "runs/a", highlights(receipts(loads_in_transformers=False))
+    )
     assert "export: {formats: [hf]}" in sections.how_to_use("runs/a", highlights(receipts(exported=False)))
     encoder = highlights(receipts(role="encoder", methods=None))
     assert "model.read: {name: runs/a}" in sections.how_to_use("runs/a", encoder)

@@ -67,7 +67,12 @@ def test_a_choice_and_its_trial_are_told_and_what_was_tried_is_no_step_of_its_ow
 
 
 def test_a_mixture_groups_of_duplicates_and_what_training_saw_are_told() -> None:
-    account = {"kept": 5, "kept_bytes": 500, "read_bytes": 900, "extra": {"clusters": {"clusters": 12, "largest": 7}}}
+    account = {
+        "kept": 5,
+        "kept_bytes": 500,
+        "read_bytes": 900,
+        "extra": {"clusters": {"clusters": 12, "largest": 7}},
+    }
     given = with_facts("data.dedup", {"accounts": {"data.dedup": account}, "mixture": MIXTURE})
     training = {"training": {"tokens": 4_833_280, "epochs": 1.534}}
     given = [replace(one, facts=one.facts | training) if one.kind == "model" else one for one in given]
@@ -78,7 +83,9 @@ def test_a_mixture_groups_of_duplicates_and_what_training_saw_are_told() -> None
         "novels: weight 75.0%, 40% of it",
         "物語: weight 25.0%, 4 times, it has run out",
     ]
-    assert rows[-1]["label"] == "train.pretrain" and "4.83M tokens seen, the text 1.53 times" in rows[-1]["kept"]
+    assert (
+        rows[-1]["label"] == "train.pretrain" and "4.83M tokens seen, the text 1.53 times" in rows[-1]["kept"]
+    )
 
 
 def test_what_training_saw_is_drawn(tmp_path: Path) -> None:
@@ -86,9 +93,20 @@ def test_what_training_saw_is_drawn(tmp_path: Path) -> None:
     for row in rows:
         part = row["step"] / 200
         row |= {"mixture": {"novels": 0.7 - 0.4 * part, HOSTILE: 0.3 + 0.4 * part}}
-        row |= {"difficulty": part, "context": 64 if part < 0.5 else 128, "pruned": 0.2, "weight_deviation": 0.4}
+        row |= {
+            "difficulty": part,
+            "context": 64 if part < 0.5 else 128,
+            "pruned": 0.2,
+            "weight_deviation": 0.4,
+        }
     page = Page(make_page(write_run(tmp_path / "run", rows=rows)))
-    for words in ("What it saw, and when", "Share of each source", "Difficulty: 0", "Tokens of a window", HOSTILE):
+    for words in (
+        "What it saw, and when",
+        "Share of each source",
+        "Difficulty: 0",
+        "Tokens of a window",
+        HOSTILE,
+    ):
         assert words in page.text, words
     assert "Left out of the epoch" in page.text and "rows' weights" in page.text
     plain = Page(make_page(write_run(tmp_path / "plain")))
@@ -100,7 +118,9 @@ def test_many_sources_are_drawn_together_and_broken_rows_left_out() -> None:
     rows: list[dict[str, Any]] = [
         {"step": step, "mixture": {f"s{at}": (at + 1) / 36 for at in range(8)}} for step in range(50)
     ]
-    (plot,) = seen_plots([*rows, {"step": None, "mixture": {"s0": 1}}, {"step": 3, "mixture": None}], "step", x)
+    (plot,) = seen_plots(
+        [*rows, {"step": None, "mixture": {"s0": 1}}, {"step": 3, "mixture": None}], "step", x
+    )
     assert "3 others" in plot and ">s7<" in plot and ">s2<" not in plot
     assert seen_plots([{"step": 1, "loss": 3.0}], "step", x) == []
 
@@ -116,6 +136,12 @@ def test_facts_of_the_whole_are_told() -> None:
         }
     )
     told = " ".join(notes)
-    for words in ("novels 0.5, 物語 4", "gave more: 物語", "63% of the text", "5 epochs begun", "1,200 of 32, 300 of 64"):
+    for words in (
+        "novels 0.5, 物語 4",
+        "gave more: 物語",
+        "63% of the text",
+        "5 epochs begun",
+        "1,200 of 32, 300 of 64",
+    ):
         assert words in told, words
     assert seen_notes({"steps": 10, "ran_out": []}) == []

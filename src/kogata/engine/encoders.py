@@ -228,4 +228,3 @@ def layers_of(module: Any) -> nn.ModuleList | None:
 
 POST_NORM = ("bert", "roberta", "xlm-roberta", "camembert")
 """Architectures whose layers end with a norm and attend in BERT's way."""
-

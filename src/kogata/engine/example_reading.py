@@ -217,9 +217,7 @@ def _examples(
                 found.problems.append(at(problem, file.name))
 
 
-def _of_file(
-    file: InputFile, reading: Reading, found: Gathered, most_bytes: int | None
-) -> Iterator[Example]:
+def _of_file(file: InputFile, reading: Reading, found: Gathered, most_bytes: int | None) -> Iterator[Example]:
     reader = readers()[file.suffix]
     options = ReadOptions(encoding=reading.encoding, split_on=reading.split_on)
     account = Account(examples_kept=10**9)
@@ -229,9 +227,7 @@ def _of_file(
     else:
         for document in documents_of([file], options, account, named=True):
             found.rows += 1
-            yield Example(
-                id=document.id, form="text", source=document.source, fields={"text": document.text}
-            )
+            yield Example(id=document.id, form="text", source=document.source, fields={"text": document.text})
     found.read_bytes += account.read_bytes
     for reason, shown in account.examples.items():
         found.rows += len(shown)
@@ -367,9 +363,7 @@ def finds_examples(reading: Reading) -> tuple[bool, str]:
 
 
 @lru_cache(maxsize=32)
-def _first_rows(
-    file: InputFile, encoding: str, changed_ns: int, size: int
-) -> list[Mapping[str, Any]] | None:
+def _first_rows(file: InputFile, encoding: str, changed_ns: int, size: int) -> list[Mapping[str, Any]] | None:
     """Gives the first rows of a table; None of what is none or cannot be read. Wiring asks several times."""
     reader = readers()[file.suffix]
     if not hasattr(reader, "rows"):

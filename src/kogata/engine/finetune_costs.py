@@ -159,9 +159,7 @@ def token_bytes(spec: ModelSpec, work: Work, form: Form = PLAIN) -> int:
     return 4 * (layers * kept + moment)
 
 
-def peak_bytes(
-    spec: ModelSpec, work: Work, *, tokens: float, form: Form = PLAIN, processes: int = 1
-) -> int:
+def peak_bytes(spec: ModelSpec, work: Work, *, tokens: float, form: Form = PLAIN, processes: int = 1) -> int:
     """Forecasts the peak resident bytes with passes of `tokens` tokens."""
     head = 3 * 8 * 2**20 + (8 * spec.vocab_size * spec.width if work.dense > spec.matrix_parameters() else 0)
     own = TORCH_BYTES + EXTRA_BYTES + held_bytes(spec, work, form)
@@ -207,7 +205,9 @@ def choose_form(
 
     fitting = {form: fitting_tokens(spec, work, room, form) for form in may}
     fits = [form for form in may if fitting[form] >= rows.longest and (form != SMALLEST or len(may) == 1)]
-    chosen = min(fits, key=lambda form: seconds(form, room)) if fits else max(may, key=lambda form: fitting[form])
+    chosen = (
+        min(fits, key=lambda form: seconds(form, room)) if fits else max(may, key=lambda form: fitting[form])
+    )
     return chosen, seconds(chosen, room) / seconds(PLAIN, None)
 
 

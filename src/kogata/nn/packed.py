@@ -44,9 +44,7 @@ def positions_of(ends: Sequence[int], shared: int = 0) -> Tensor:
     Of documents that share their first `shared` tokens, all but the first begin behind them.
     """
     places = [torch.arange(ends[0])]
-    places += [
-        torch.arange(shared, shared + end - start) for start, end in zip(ends, ends[1:], strict=False)
-    ]
+    places += [torch.arange(shared, shared + end - start) for start, end in zip(ends, ends[1:], strict=False)]
     return torch.cat(places)
 
 

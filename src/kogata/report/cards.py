@@ -97,7 +97,9 @@ def _variant_card(stage_name: str, address: str) -> Card:
                 names = [f"{setting}.{variant}" for variant in registry.variant_names(choice.folder)]
             raise RecipeError(
                 f"{place} has no card at {'.'.join(rest)!r}",
-                expected=f"one of {', '.join(names)}" if names else "nothing more: its settings choose no variants",
+                expected=f"one of {', '.join(names)}"
+                if names
+                else "nothing more: its settings choose no variants",
                 remedy=f"`kogata stages {place}` shows every setting",
             )
         variant = registry.variant(choice.folder, after[0])

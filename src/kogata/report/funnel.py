@@ -117,9 +117,13 @@ def _tokens(receipts: Sequence[Receipt], most: int) -> list[dict[str, Any]]:
             continue
         train = (receipt.facts.get("splits") or {}).get("train") or {}
         if receipt.kind == "tokens" and train.get("tokens"):
-            kept = f"{train.get('documents', 0):,} documents, {format_count(train['tokens'])} tokens to train on"
+            kept = (
+                f"{train.get('documents', 0):,} documents, {format_count(train['tokens'])} tokens to train on"
+            )
             size = train.get("bytes") or 0
-            rows.append({"label": receipt.label, "bar": bar(size, most), "kept": kept, "notes": [], "drops": []})
+            rows.append(
+                {"label": receipt.label, "bar": bar(size, most), "kept": kept, "notes": [], "drops": []}
+            )
         training = receipt.facts.get("training") or {}
         if receipt.kind == "model" and training.get("epochs") is not None and training.get("tokens"):
             times = training["epochs"]

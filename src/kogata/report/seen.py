@@ -31,7 +31,9 @@ def seen_plots(rows: Sequence[Mapping[str, Any]], x_name: str, x: Axis) -> list[
             points = smooth(points, reach)
         write = format_count if name == "context" else lambda value: f"{value:.2g}"
         axis = Axis(name="", write=write, low=0.0, high=most)
-        plots.append(line_plot([Series(name=title, points=points, colour="c")], x, axis, title=title, small=True))
+        plots.append(
+            line_plot([Series(name=title, points=points, colour="c")], x, axis, title=title, small=True)
+        )
     return [plot for plot in plots if plot]
 
 
@@ -54,9 +56,7 @@ def _mixture_plot(rows: Sequence[Mapping[str, Any]], x_name: str, x: Axis, reach
     return line_plot(series, x, axis, title="Share of each source", small=True)
 
 
-def _shares(
-    rows: Sequence[Mapping[str, Any]], x_name: str, names: Sequence[str], reach: int
-) -> list[Point]:
+def _shares(rows: Sequence[Mapping[str, Any]], x_name: str, names: Sequence[str], reach: int) -> list[Point]:
     points = [(float(row[x_name]), sum(row["mixture"].get(name, 0.0) for name in names)) for row in rows]
     return smooth(points, reach)
 

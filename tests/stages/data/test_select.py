@@ -202,11 +202,19 @@ def test_a_trial_sets_the_choice_beside_chance_on_equal_terms(tmp_path: Path) ->
         seen.append((steps, inputs, seed))
         values = {"trial-chosen-score": 1.5 + 0.01 * seed, "trial-random-score": 1.6 + 0.02 * seed}
         return [
-            Receipt(key="k", label=name, stage="evaluate", status="done", facts={"bits_per_byte": {"value": value}})
+            Receipt(
+                key="k",
+                label=name,
+                stage="evaluate",
+                status="done",
+                facts={"bits_per_byte": {"value": value}},
+            )
             for name, value in values.items()
         ]
 
-    (tmp_path / "like.txt").write_text("\n\n".join(text("sea", at) for at in range(200, 400)), encoding="utf-8")
+    (tmp_path / "like.txt").write_text(
+        "\n\n".join(text("sea", at) for at in range(200, 400)), encoding="utf-8"
+    )
     settings = {"method": "dsir", "keep": 0.3, "target": str(tmp_path / "like.txt"), "proxy": {"seeds": 2}}
     corpus = pool(tmp_path)
     facts: dict[str, Any] = {"corpus": {**corpus.facts, "kind": "corpus"}, "target": None, "model": None}
@@ -215,12 +223,18 @@ def test_a_trial_sets_the_choice_beside_chance_on_equal_terms(tmp_path: Path) ->
     bench.run = nested
     made = stage.run({"corpus": corpus, "target": None, "model": None}, bench)
     trial = made["accounts"]["the stage"]["extra"]["trial"]
-    assert trial["chosen"] == [1.5, 1.51] and trial["random"] == [1.6, 1.62] and trial["difference"]["pairs"] == 2
+    assert (
+        trial["chosen"] == [1.5, 1.51]
+        and trial["random"] == [1.6, 1.62]
+        and trial["difference"]["pairs"] == 2
+    )
     assert trial["difference"]["mean"] == pytest.approx(-0.105) and [seed for *_, seed in seen] == [0, 1]
     kept = {document.text for document in read_corpus(bench.out, "train")}
     for number, (steps, inputs, _) in enumerate(seen):
         paths = {step.label: Path(step.stage.path) for step in steps if step.name == "data.read"}
-        rows = {name: [json.loads(line) for line in path.open(encoding="utf-8")] for name, path in paths.items()}
+        rows = {
+            name: [json.loads(line) for line in path.open(encoding="utf-8")] for name, path in paths.items()
+        }
         assert {row["text"] for row in rows["trial-chosen"]} == kept
         assert {row["text"] for row in rows["trial-random"]} != kept
         assert len(rows["trial-random"]) == pytest.approx(len(kept), abs=1), number

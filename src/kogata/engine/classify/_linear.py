@@ -50,7 +50,6 @@ class SparseRows:
         there = _csr(turned, rows[order], self.values[order], (self.features, len(self)))
         return (lambda x: here @ x), (lambda x: there @ x)
 
-
     def block(self, start: int, stop: int) -> Tensor:
         """Gives some neighbouring rows as a dense matrix [rows, features]."""
         first, last = int(self.starts[start]), int(self.starts[stop])
@@ -220,9 +219,7 @@ def folds(
     return [(fitted, judged) for fitted, judged in found if len(judged)]
 
 
-def _parts(
-    targets: np.ndarray, seed: int, groups: np.ndarray | None
-) -> list[tuple[np.ndarray, np.ndarray]]:
+def _parts(targets: np.ndarray, seed: int, groups: np.ndarray | None) -> list[tuple[np.ndarray, np.ndarray]]:
     if len(targets) > ENOUGH_ROWS:
         return folds(targets, 5, seed, groups)[:1]
     return folds(targets, 3, seed, groups)

@@ -181,9 +181,7 @@ def fit_head(
 
     scale = encoder.width**-0.5
     rows = encoder.vectors(task.texts, embedding) * scale
-    strength, shares = tune(
-        rows, task.targets, task.classes, strengths, task.seed, groups=task.groups
-    )
+    strength, shares = tune(rows, task.targets, task.classes, strengths, task.seed, groups=task.groups)
     head = fit(rows, torch.from_numpy(task.targets), task.classes, strength)
     bench.count(tokens=sum(map(len, encoder.rows(task.texts))))
     about = {**(training or {}), "strength": strength, "right_by_strength": shares}

@@ -30,9 +30,7 @@ def read(file: InputFile, options: ReadOptions, account: Account) -> Iterator[Do
     yield from rows_to_documents(_read(file, options, account), file, options, account)
 
 
-def rows(
-    file: InputFile, options: ReadOptions, account: Account
-) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def rows(file: InputFile, options: ReadOptions, account: Account) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Yields rows by the numbers a spreadsheet shows: the header is row 1, a field may hold line breaks."""
     yield from _read(file, options, account, records=True)
 

@@ -34,9 +34,7 @@ def read(file: InputFile, options: ReadOptions, account: Account) -> Iterator[Do
     yield from rows_to_documents(rows(file, options, account), file, options, account)
 
 
-def rows(
-    file: InputFile, options: ReadOptions, account: Account
-) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def rows(file: InputFile, options: ReadOptions, account: Account) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Yields the numbered objects of a file; what is none is rejected with its line."""
     decoder = decoder_of(file, options)
     with decoder.stream:

@@ -22,7 +22,9 @@ def read(file: InputFile, options: ReadOptions, account: Account) -> Iterator[Do
     with _open(file) as opened:
         column = _text_column(opened, file, options)
         wanted = [column, *([options.columns["id"]] if "id" in options.columns else [])]
-        wanted += [name for name in options.numbers if name in opened.schema_arrow.names and name not in wanted]
+        wanted += [
+            name for name in options.numbers if name in opened.schema_arrow.names and name not in wanted
+        ]
         chosen = ReadOptions(columns={**options.columns, "text": column}, numbers=options.numbers)
         found = enumerate(_rows(opened, wanted, file), 1)
         for document in rows_to_documents(found, file, chosen, account):
@@ -30,9 +32,7 @@ def read(file: InputFile, options: ReadOptions, account: Account) -> Iterator[Do
             yield document
 
 
-def rows(
-    file: InputFile, options: ReadOptions, account: Account
-) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def rows(file: InputFile, options: ReadOptions, account: Account) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Yields the numbered rows, all columns."""
     with _open(file) as opened:
         for number, row in enumerate(_rows(opened, list(opened.schema_arrow.names), file), 1):

@@ -48,9 +48,7 @@ def read(file: InputFile, options: ReadOptions, account: Account) -> Iterator[Do
     yield from rows_to_documents(rows(file, options, account), file, options, account)
 
 
-def rows(
-    file: InputFile, options: ReadOptions, account: Account
-) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def rows(file: InputFile, options: ReadOptions, account: Account) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Yields the rows below the header by the numbers Excel shows; empty ones are passed over.
 
     A single filled cell above a wider row is a title, and the wider row the header.

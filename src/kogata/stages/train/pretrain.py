@@ -320,9 +320,7 @@ class Pretrain(Stage):
             tokens=tokens.path,
             facts=tokens.facts,
             spec=spec,
-            length=Length(
-                steps=steps, limit=self.time, began=began, warmup=self.warmup, decay=self.decay
-            ),
+            length=Length(steps=steps, limit=self.time, began=began, warmup=self.warmup, decay=self.decay),
             model=start.path if start else None,
             optimizer=self.optimizer,
             lr=self.lr,

@@ -157,7 +157,7 @@ def corpus_folder(given: str | None) -> Path | None:
 
 
 def data_folder(given: str | None) -> Path | None:
-    """Gives the folder with corpus/ and web/ of the team's texts; says so and gives None where there is none."""
+    """Gives the folder with corpus/ and web/ of the texts; says so and gives None where there is none."""
     for place in (given, os.environ.get("KOGATA_BENCH_DATA"), ROOT.parent / "shared" / "data"):
         if place and (Path(place) / "corpus" / "prose").is_dir():
             return Path(place).resolve()

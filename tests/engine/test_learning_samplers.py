@@ -1,4 +1,4 @@
-"""Curriculum and sampling in real training: the default is what it was, kills change nothing, weights are right."""
+"""Curriculum and sampling in training: the default is as it was, kills change nothing, weights are right."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_without_curriculum_training_sees_what_it_always_saw() -> None:
     ]
     found = digest_of(make_sampler(supply), 40)
     assert found == digest_of(RampSampler(whole, [0.5]), 40)
-    assert found[:16] == "@GOLDEN@"
+    assert found[:16] == "9ab2ba0fc6932f87"
 
 
 def test_default_settings_are_the_plain_ones_and_add_no_columns(tokens: Artifact, tmp_path: Path) -> None:

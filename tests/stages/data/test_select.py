@@ -190,7 +190,7 @@ def test_forecast_follows_what_stays() -> None:
 
 
 def test_a_trial_sets_the_choice_beside_chance_on_equal_terms(tmp_path: Path) -> None:
-    """What is trained is the choice and as much by chance; both start anew and are judged on the same text."""
+    """What is trained is the choice and as much by chance; both start anew, judged on the same text."""
     from kogata.core.receipt import Receipt
     from kogata.core.recipe import Recipe
     from kogata.runtime.plan import wire

@@ -213,7 +213,7 @@ class Read(Stage):
                 splits["train"] = found.part(1 - sum(apart.values()))
             else:
                 splits[name] = found.part(1.0)
-        from kogata.engine.costs import seal_seconds
+        from kogata.engine.sealing import seal_seconds
 
         sealing = seal_seconds(size)
         seconds += sealing

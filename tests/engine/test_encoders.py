@@ -82,7 +82,7 @@ def test_gradients_are_those_of_the_padded_module(tmp_path: Path, kind: str) -> 
         gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
     assert set(gradients[0]) == set(gradients[1])
     for name, grad in gradients[0].items():
-        assert torch.allclose(grad, gradients[1][name], atol=1e-4 * float(grad.abs().max()) + 1e-7), name
+        assert torch.allclose(grad, gradients[1][name], atol=1e-4 * float(grad.abs().max()) + 1e-6), name
 
 
 def test_long_texts_are_cut_and_counted(tmp_path: Path) -> None:

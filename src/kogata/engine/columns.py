@@ -19,7 +19,8 @@ ROLES = (
 _NAMES: dict[str, tuple[str, ...]] = {
     "prompt": (
         "prompt", "instruction", "question", "query", "request", "user", "inquiry", "problem", "input",
-        "プロンプト", "指示", "質問", "質問文", "質問内容", "問題", "問い合わせ", "お問い合わせ", "問合せ", "問い合わせ内容", "入力",
+        "プロンプト", "指示", "質問", "質問文", "質問内容", "問題", "問い合わせ", "お問い合わせ", "問合せ",
+        "問い合わせ内容", "入力",
     ),
     "completion": (
         "completion", "output", "response", "answer", "reply", "target", "assistant", "solution",

@@ -149,7 +149,7 @@ def gather(reading: Reading, *, most_bytes: int | None = None) -> Gathered:
         most_bytes: stop after about so many bytes of text of each file; for a look at the beginning.
 
     Raises:
-        DataError: nothing can be read, the columns cannot be told, or there are too few rows to hold some out.
+        DataError: nothing can be read, the columns cannot be told, or rows are too few to hold some out.
     """
     found = Gathered()
     taken: set[Path] = set()

@@ -103,6 +103,29 @@ class Examined:
         return found
 
     @cached_property
+    def lengths(self) -> list[tuple[Example, int]]:
+        """Gives the tokens of every row that can be rendered, whole; of an encoder, of what it reads."""
+        if self.renderer is None:
+            return [(example, self._encoded(example)) for _, example in self.examples]
+        found = []
+        for example, rows in self.rendered:
+            if not isinstance(rows, Unfit):
+                sizes = [len(row.ids) for row in rows]
+                found.append((example, sum(sizes) if example.form == "text" else max(sizes)))
+        return found
+
+    def read_of(self, example: Example) -> str:
+        """Gives the texts that the model reads: an encoder reads no label."""
+        if self.renderer is not None or example.form != "label":
+            return "\n".join(example.texts())
+        return "\n".join(example.fields[role] for role in ("text", "text_pair") if role in example.fields)
+
+    def _encoded(self, example: Example) -> int:
+        if example.form != "label":
+            return len(self.tokenizer.encode(self.read_of(example)).ids)
+        return len(self.tokenizer.encode(example.fields["text"], example.fields.get("text_pair")).ids)
+
+    @cached_property
     def normal(self) -> list[tuple[str, str]]:
         """Gives question and answer of every row, without case, width and white space."""
         return [(normal(example.question()), normal(example.answer())) for _, example in self.examples]

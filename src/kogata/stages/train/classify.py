@@ -290,11 +290,11 @@ def _too_long(seconds: float, left: float) -> str:
 
 def _check_folds(parts: list[Any], task: Any) -> list[Any]:
     if len(parts) < FOLDS:
+        groups, judged = len(set(task.groups.tolist())), sum(len(held) for _, held in parts)
         raise DataError(
             "too few rows to judge by",
             where="split train",
-            found=f"{len(task):,} rows of {task.classes} labels in {len(set(task.groups.tolist())):,} groups, "
-            f"{sum(len(h) for _, h in parts)} to judge by",
+            found=f"{len(task):,} rows of {task.classes} labels in {groups:,} groups, {judged:,} to judge by",
             expected=f"rows for {FOLDS} folds, of some label two at least that share no group",
             remedy=f"add rows, or hold out {JUDGES} or more",
         )

@@ -233,14 +233,17 @@ def test_a_trial_sets_the_choice_beside_chance_on_equal_terms(tmp_path: Path) ->
     for number, (steps, inputs, _) in enumerate(seen):
         paths = {step.label: Path(step.stage.path) for step in steps if step.name == "data.read"}
         rows = {
-            name: [json.loads(line) for line in path.open(encoding="utf-8")] for name, path in paths.items()
+            name: [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+            for name, path in paths.items()
         }
         assert {row["text"] for row in rows["trial-chosen"]} == kept
         assert {row["text"] for row in rows["trial-random"]} != kept
         assert len(rows["trial-random"]) == pytest.approx(len(kept), abs=1), number
         held = {step.stage.heldout for step in steps if step.name == "data.read"}
         (file,) = held
-        assert [json.loads(line)["text"] for line in Path(file).open(encoding="utf-8")] == [text("sea", 99)]
+        assert [json.loads(line)["text"] for line in Path(file).read_text("utf-8").splitlines()] == [
+            text("sea", 99)
+        ]
         for arm in ("chosen", "random"):
             assert inputs[f"trial-{arm}-model"] == {"tokens": f"trial-{arm}-tokens", "model": None}
             assert inputs[f"trial-{arm}-tokens"]["tokenizer"] == "trial-tokenizer"

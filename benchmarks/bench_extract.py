@@ -37,17 +37,15 @@ OWN = (
 ).split()
 """The filter's own rules, switched off where both sides are to have the same."""
 DEDUP = {"methods": [{"minhash": {}}]}
-TWO_LETTERS = dict(
-    pair.split(":")
-    for pair in (
-        "afr:af amh:am arb:ar bel:be ben:bn bul:bg cat:ca ces:cs cmn:zh cym:cy dan:da deu:de ell:el eng:en "
-        "epo:eo est:et eus:eu fin:fi fra:fr gle:ga glg:gl guj:gu heb:he hin:hi hrv:hr hun:hu hye:hy ibo:ig "
-        "ind:id isl:is ita:it jav:jv jpn:ja kan:kn kat:ka kaz:kk khk:mn khm:km kir:ky kor:ko lao:lo lat:la "
-        "lav:lv lit:lt mal:ml mar:mr mlt:mt mya:my nep:ne nld:nl nno:nn nob:no pan:pa pes:fa pol:pl por:pt "
-        "ron:ro rus:ru slk:sk slv:sl som:so spa:es srp:sr swe:sv swh:sw tam:ta tgk:tg tgl:tl tha:th tur:tr "
-        "ukr:uk urd:ur uzn:uz vie:vi xho:xh yor:yo zul:zu"
-    ).split()
+_PAIRS = (
+    "afr:af amh:am arb:ar bel:be ben:bn bul:bg cat:ca ces:cs cmn:zh cym:cy dan:da deu:de ell:el eng:en "
+    "epo:eo est:et eus:eu fin:fi fra:fr gle:ga glg:gl guj:gu heb:he hin:hi hrv:hr hun:hu hye:hy ibo:ig "
+    "ind:id isl:is ita:it jav:jv jpn:ja kan:kn kat:ka kaz:kk khk:mn khm:km kir:ky kor:ko lao:lo lat:la "
+    "lav:lv lit:lt mal:ml mar:mr mlt:mt mya:my nep:ne nld:nl nno:nn nob:no pan:pa pes:fa pol:pl por:pt "
+    "ron:ro rus:ru slk:sk slv:sl som:so spa:es srp:sr swe:sv swh:sw tam:ta tgk:tg tgl:tl tha:th tur:tr "
+    "ukr:uk urd:ur uzn:uz vie:vi xho:xh yor:yo zul:zu"
 )
+TWO_LETTERS = {pair[:3]: pair[4:] for pair in _PAIRS.split()}
 """Of the declaration's languages: ISO 639-3 → 639-1."""
 
 

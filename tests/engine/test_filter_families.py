@@ -98,7 +98,8 @@ def test_prose_meets_all_the_rules_for_the_web(text: str) -> None:
         ("fineweb", LONG + "\nHome\nNews\nAbout us.\nShop\nTerms\nJobs", "max_short_lines 0.67", None),
         ("fineweb", LONG.replace(". ", ".\n") + "Nobody in the town at all.\n" * 3,
          "max_repeated_line_characters 0.01", None),
-        ("fineweb", "\n".join(f"It {n} ended here by the old sea side wall." for n in range(20)) + "\n" * 80, "max_lines_per_word 0.3", None),
+        ("fineweb", "\n".join(f"It {n} ended here by the old sea side wall." for n in range(20)) + "\n" * 80,
+         "max_lines_per_word 0.3", None),
     ],
 )  # fmt: skip
 def test_each_rule_takes_what_it_is_for(

@@ -141,3 +141,15 @@ def test_versions_of_packages_that_make_the_text_count(monkeypatch: pytest.Monke
     before = key("data.extract", {"path": "/a/x.warc.gz"})
     monkeypatch.setattr(keys, "package_version", lambda name: "0.1" if name == "resiliparse" else "1")
     assert key("data.extract", {"path": "/a/x.warc.gz"}) != before
+
+
+def test_imports_for_types_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = (
+        "if TYPE_CHECKING:\n    from kogata.nn.spec import ModelSpec\nfrom kogata.engine.text import spaced\n"
+    )
+    monkeypatch.setattr(keys, "_source", lambda module: source)
+    keys._imports.cache_clear()
+    try:
+        assert "engine.text" in keys._imports("x") and "nn.spec" not in keys._imports("x")
+    finally:
+        keys._imports.cache_clear()

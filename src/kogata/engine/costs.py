@@ -27,9 +27,6 @@ SHARED = 1.12
 """What several threads lose in a step beside products alone: 1.06 to 1.18 in five settings, two cores."""
 PLAIN_SECONDS = 2.2e-9
 """Core-seconds that plain torch adds per float that norms, rotations and gates touch."""
-SEAL_SECONDS = 0.1
-SEAL_BYTES_PER_SECOND = 60e6
-"""Of a corpus by bytes of text: written as compressed lines, hashed, sealed."""
 TORCH_BYTES = 390 * 2**20
 """Resident bytes of a worker that has imported torch, before the first tensor, and of its parent."""
 SAVE_BYTES_PER_SECOND = 250e6
@@ -138,11 +135,6 @@ def state_bytes(spec: ModelSpec, muon: bool = True) -> int:
     matrices, rest = spec.matrix_parameters(), spec.parameters() - spec.matrix_parameters()
     # Muon keeps one average and, for a moment, three copies of the largest stack.
     return 4 * (matrices * (3 + 2 if muon else 4) + rest * 4)
-
-
-def seal_seconds(size_bytes: float) -> float:
-    """Forecasts writing a corpus of so many bytes of text: compressed, hashed and moved to its place."""
-    return SEAL_SECONDS + size_bytes / SEAL_BYTES_PER_SECOND
 
 
 def corpus_start_bytes(vocab_size: int) -> int:

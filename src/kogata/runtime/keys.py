@@ -205,9 +205,10 @@ def _reached(start: str) -> set[str]:
 
 @cache
 def _imports(module: str) -> tuple[str, ...]:
-    """Lists the Kogata modules a module imports anywhere, variants' folders included."""
+    """Lists the Kogata modules a module imports anywhere, variants' folders included; not those for types."""
     found: list[str] = []
-    for node in ast.walk(ast.parse(_source(module))):
+    body = [part for part in ast.parse(_source(module)).body if not _for_types(part)]
+    for node in (inner for part in body for inner in ast.walk(part)):
         if isinstance(node, ast.Import):
             found += _ours(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
@@ -223,6 +224,10 @@ def _imports(module: str) -> tuple[str, ...]:
             if named and isinstance(first, ast.Constant) and isinstance(first.value, str):
                 found += [f"{first.value}.{item}" for item in _folder(first.value)]
     return tuple(found)
+
+
+def _for_types(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING"
 
 
 def _ours(names: Iterable[str]) -> list[str]:

@@ -196,4 +196,4 @@ def test_forecast_counts_notes_and_the_memory_given() -> None:
     made = near.forecast({**facts, "earlier": None}, Machine(), Share())
     assert made.cost.peak_bytes is not None and made.cost.peak_bytes < 2**30 and made.disk_bytes > 400_000_000
     streamed = Dedup().forecast({**facts, "earlier": None}, Machine(), Share())
-    assert (streamed.cost.seconds or 0) < (made.cost.seconds or 0) and streamed.disk_bytes == 0
+    assert (streamed.cost.seconds or 0) < (made.cost.seconds or 0)

@@ -6,14 +6,16 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from kogata.core.registry import registry
 from kogata.engine.chat import Rendered, Renderer, Unfit
 from kogata.engine.example_reading import Gathered
 from kogata.engine.example_rows import RowProblem
 from kogata.engine.examples import Example
-from kogata.engine.model_view import ModelView
+
+if TYPE_CHECKING:
+    from kogata.engine.model_view import ModelView
 
 SHOWN = 20
 """Rows that a finding lists."""

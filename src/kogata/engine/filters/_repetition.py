@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kogata.engine.filters._view import View
+
+if TYPE_CHECKING:
+    import numpy as np
 
 LEAST_UNITS = 50
 """Shorter texts repeat by chance."""
@@ -71,7 +76,7 @@ def top_ngram_character_share(view: View, words: int) -> float:
     return float(most * longest / max(1, view.unit_ends[-1]))
 
 
-def _covered(view: View, length: int) -> object:
+def _covered(view: View, length: int) -> np.ndarray | None:
     import numpy as np
 
     found = view.repeats(length)

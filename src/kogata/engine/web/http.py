@@ -95,8 +95,8 @@ def _inflate(body: bytes, window: int, limit: int) -> bytes:
     unpacker = zlib.decompressobj(window)
     found = bytearray()
     try:
-        for at in range(0, len(body), 2**14):
-            found += unpacker.decompress(body[at : at + 2**14], limit + 1 - len(found))
+        for at in range(0, len(body), 2**11):
+            found += unpacker.decompress(body[at : at + 2**11], limit + 1 - len(found))
             if len(found) > limit:
                 raise TooLarge
     except zlib.error:

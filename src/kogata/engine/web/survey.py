@@ -17,6 +17,8 @@ from kogata.engine.web.pages import pages_of
 SAMPLED_FILES = 6
 SAMPLED_PAGES = 24
 """Looked at in all, shared among the files looked into."""
+HEAD_BYTES = 350
+"""Of a record, before its content."""
 TEXT_SHARE = 0.12
 """Of a page's bytes, that its main text has; the median of news pages and manuals."""
 
@@ -52,9 +54,10 @@ def survey_pages(files: Sequence[InputFile], most: int, *, named: bool) -> WebSu
                 raise
             continue
         pages += found
-        # Requests, metadata and headers stand between pages: a third again, roughly.
-        read = account.read_bytes
-        looked += read if file.suffix in SUFFIXES_HTML else round(1.15 * read)
+        looked += account.read_bytes
+        if file.suffix not in SUFFIXES_HTML:
+            # Requests and metadata stand between pages, and every record has a head.
+            looked += round(0.15 * account.read_bytes) + HEAD_BYTES * account.read
     page_bytes = sum(len(page.content) for page in pages)
     scale = raw / looked if looked else 0.0
     texts = [decode_page(page.content, page.charset)[0] for page in pages[:4]]

@@ -44,10 +44,11 @@ class Dedup(Stage):
     `methods: [heldout, exact, minhash, lines]` also takes out near-duplicates, and lines that repeat on a
     host's pages. Near-duplicates are documents of which 80 % of the runs of five words (of five characters in
     Japanese and Chinese) are those of another one: candidates are found by MinHash, and every one is
-    compared exactly before it goes. The longest of a cluster stays. Then the stage reads the corpus twice, keeps its notes
-    on disk, and goes on after a kill with the shard it was in. The artifact's `clusters.jsonl.zst` says
-    what duplicated what, how it was found and how similar the two are. A corpus that was done earlier is
-    given with `use: {earlier: LABEL}`: what is in it already is left out, and it is not written again.
+    compared exactly before it goes. The longest of a cluster stays. Then the stage reads the corpus twice,
+    keeps its notes on disk, and goes on after a kill with the shard it was in. The artifact's
+    `clusters.jsonl.zst` says what duplicated what, how it was found and how similar the two are. A corpus
+    that was done earlier is given with `use: {earlier: LABEL}`: what is in it already is left out, and it is
+    not written again.
 
     Held-out and test documents are never removed.
 
@@ -93,7 +94,7 @@ class Dedup(Stage):
 
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
         """Plans with no copies found."""
-        from kogata.engine.costs import seal_seconds
+        from kogata.engine.sealing import seal_seconds
 
         corpus, earlier = facts["corpus"], facts.get("earlier")
         assert corpus is not None
@@ -135,18 +136,21 @@ class Dedup(Stage):
 
         reasons = [method.variant.reason for method in self.methods]
         seen: dict[bytes, tuple[str, bool]] = {}
+        late: set[bytes] = set()
         for document in documents:
             account.read += 1
             account.read_bytes += len(document.text.encode("utf-8", "surrogatepass"))
             name = fingerprint(document.text)
             before = seen.get(name)
             if document.split != "train":
-                if before is not None and before[1]:
-                    # It streamed by before we knew; say so, for the judgement is not clean.
-                    late = account.extra.get("held_out_copies_left_in_train", 0)
-                    account.extra["held_out_copies_left_in_train"] = late + 1
                 if before is None or before[1]:
                     seen[name] = (document.id, False)
+                    if before is not None:
+                        late.add(name)
+                if name in late:
+                    # Its copy streamed by before we knew; say so, for the judgement is not clean.
+                    known = account.extra.get("held_out_copies_left_in_train", 0)
+                    account.extra["held_out_copies_left_in_train"] = known + 1
                 yield account.keep(document)
                 continue
             found = next((text for why in reasons if before and (text := why(before[1]))), None)

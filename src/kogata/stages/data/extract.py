@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 IDENTIFY_SECONDS = 5e-4
 """Telling a page's language."""
-SEAL_BYTES_PER_SECOND = 60e6
 UNPACK_BYTES_PER_SECOND = 150e6
 START_SECONDS = 0.8
 """Loading the language model and the extractor."""
@@ -130,6 +129,8 @@ class Extract(Stage):
 
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
         """Estimates from file sizes and the first pages of a few files."""
+        from kogata.engine.sealing import seal_seconds
+
         splits: dict[str, dict[str, int]] = {}
         language = "und"
         work = start = 0.0
@@ -141,7 +142,7 @@ class Extract(Stage):
                 continue
             found = self._survey(paths)
             work += self._seconds(found)
-            start += found.text.raw_bytes / UNPACK_BYTES_PER_SECOND + found.text.bytes / SEAL_BYTES_PER_SECOND
+            start += found.text.raw_bytes / UNPACK_BYTES_PER_SECOND
             size += found.text.bytes
             pages += found.pages
             if name == "train":
@@ -151,8 +152,9 @@ class Extract(Stage):
             else:
                 splits[name] = found.text.part(1.0)
         count = self.processes if isinstance(self.processes, int) else 1
-        seconds = START_SECONDS + start + work / count
-        cpu = START_SECONDS * count + start + work
+        sealing = seal_seconds(size)
+        seconds = START_SECONDS + start + work / count + sealing
+        cpu = START_SECONDS * count + start + work + sealing
         peak = BASE_BYTES + (PROCESS_BYTES * count if count > 1 else 0) + 100 * pages
         peak += round(2.3 * min(size, 2**26)) if shares else min(size, 2**25)
         return Forecast(
@@ -168,6 +170,7 @@ class Extract(Stage):
                 size_bytes=round(SIZE_ON_DISK * size),
             ),
             disk_bytes=round(SIZE_ON_DISK * size),
+            seal_seconds=sealing,
         )
 
     def each(self, documents: Iterable[Document], account: Account) -> Iterator[Document]:

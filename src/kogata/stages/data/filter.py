@@ -89,7 +89,7 @@ class Filter(Stage):
 
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
         """Plans with every document kept."""
-        from kogata.engine.costs import seal_seconds
+        from kogata.engine.sealing import seal_seconds
 
         corpus = facts["corpus"]
         assert corpus is not None

@@ -105,7 +105,7 @@ def cache(full: bool) -> dict[str, Any]:
     length = 16_384 if full else 4096
     found: dict[str, Any] = {"length": length, "bytes": {}, "forecast_bytes": {}, "tokens": {}}
     for name, (pattern, more) in CACHED.items():
-        # Buffers are of their final size from the start; feed-forward parts are not counted, so they are small.
+        # Buffers have their final size from the start; feed-forward parts are not counted: they are small.
         spec = spec_of(pattern, length, ffn_width=64, vocab_size=64, **more)
         decoder = Decoder(spec, seed=0).eval()
         held = decoder.new_cache(1, length)

@@ -2,9 +2,9 @@
 
 Every arm trains for the same seconds on the examples' novels with the same vocabulary, and is scored on the
 same held-out novels; seeds are paired, arms run in turn. `unshared` is 6 layers x 192 with embedding and head
-of its own. The others have at most 0.6 of its weights: each block used twice in a row (`times`), the stack run
-through twice with a change of rank 8 in the second loop (`loops`), both with embeddings of rows of 128; and
-`smaller`, a plain model of as few weights, which is what sharing has to beat.
+of its own. The others have at most 0.6 of its weights: each block used twice in a row (`times`), the stack
+run through twice with a change of rank 8 in the second loop (`loops`), both with embeddings of rows of 128;
+and `smaller`, a plain model of as few weights, which is what sharing has to beat.
 
     python benchmarks/bench_sharing.py --full [--seconds 70] [--seeds 3]
 """

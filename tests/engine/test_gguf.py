@@ -19,7 +19,6 @@ from kogata.engine import evaluate, gguf_run
 from kogata.engine.export import _gguf, _tokenizer
 from kogata.engine.generate import generate
 
-
 TEXT = (
     "The cat sat on the mat by the sea, and I'll say we've 1234 cats. 猫がござに座った。「そうですか」\n" * 4
 )

@@ -56,11 +56,17 @@ class KeysValues:
 
 
 class Recent:
-    """Keys and values of the last `window` tokens of one block: at most twice as many are held."""
+    """Keys and values of the last `window` tokens of one block: at most twice as many are held.
 
-    def __init__(self, batch: int, kv_heads: int, window: int, head_dim: int, like: Tensor) -> None:
+    Where no more than `capacity` tokens will come, there is room for no more than these.
+    """
+
+    def __init__(
+        self, batch: int, kv_heads: int, window: int, capacity: int, head_dim: int, like: Tensor
+    ) -> None:
         self.window = window
-        self.keys = torch.empty(batch, kv_heads, 2 * window, head_dim, dtype=like.dtype, device=like.device)
+        room = max(window, min(2 * window, capacity))
+        self.keys = torch.empty(batch, kv_heads, room, head_dim, dtype=like.dtype, device=like.device)
         self.values = torch.empty_like(self.keys)
         self.held = self.length = 0
 

@@ -60,8 +60,10 @@ def _mixer() -> Any:
     class State(Recent):
         """The window's keys and values, the memory of whole segments, and that of the one being filled."""
 
-        def __init__(self, batch: int, kv_heads: int, window: int, head_dim: int, like: Tensor) -> None:
-            super().__init__(batch, kv_heads, window, head_dim, like)
+        def __init__(
+            self, batch: int, kv_heads: int, window: int, capacity: int, head_dim: int, like: Tensor
+        ) -> None:
+            super().__init__(batch, kv_heads, window, capacity, head_dim, like)
             self.whole = like.new_zeros(batch, kv_heads, head_dim, head_dim + 1)
             self.filling = torch.zeros_like(self.whole)
             self.filled = 0
@@ -104,7 +106,7 @@ def _mixer() -> Any:
         def new_state(self, batch: int, capacity: int) -> Any:
             """Makes an empty memory."""
             assert self.window is not None
-            return State(batch, self.kv_heads, self.window, self.head_dim, self.out.weight)
+            return State(batch, self.kv_heads, self.window, capacity, self.head_dim, self.out.weight)
 
         def forward(self, x: Tensor, place: Place, state: Any = None) -> Tensor:
             """Mixes x [B, T, D]. What is compressed carries no positions."""

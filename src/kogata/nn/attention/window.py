@@ -84,7 +84,7 @@ def _mixer() -> Any:
         def new_state(self, batch: int, capacity: int) -> Any:
             """Makes an empty memory of the last tokens."""
             assert self.window is not None
-            return Recent(batch, self.kv_heads, self.window, self.head_dim, self.out.weight)
+            return Recent(batch, self.kv_heads, self.window, capacity, self.head_dim, self.out.weight)
 
         def attend(self, q: Tensor, k: Tensor, v: Tensor, place: Place, state: Any) -> Tensor:
             """Attends, [B, heads, T, head_dim] each."""

@@ -1,4 +1,4 @@
-"""Fine-tuning SmolLM2-135M-Instruct on GSM8K rows: LoRA against TRL with peft, every weight against HF Trainer.
+"""Fine-tuning SmolLM2-135M on GSM8K rows: LoRA against TRL with peft, every weight against HF Trainer.
 
 Both sides train on the same token ids, mask, rank, rate and schedule, float32, rows of the same batches in
 the same order (`plain`), the peer also in batches of like length (`grouped`), which it may choose instead.

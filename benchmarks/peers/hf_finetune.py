@@ -12,6 +12,7 @@ import json
 import resource
 import sys
 import time
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
@@ -67,6 +68,7 @@ def padded(batch: list) -> dict:
     return found
 
 
+trainer: Any
 if method == "lora":
     from datasets import Dataset
     from peft import LoraConfig
@@ -84,7 +86,7 @@ else:
     trainer = Trainer(
         model=model,
         args=TrainingArguments(**options),
-        train_dataset=examples,
+        train_dataset=examples,  # type: ignore[arg-type]
         data_collator=padded,
         callbacks=[Watch()],
     )

@@ -19,8 +19,8 @@ def wired(*stages: dict[str, Any]) -> dict[str, Any]:
     return wire(api.Recipe.load({"name": "w", "stages": list(stages)}))[0]
 
 
-def again(name: str, label: str, **settings: Any) -> dict[str, Any]:
-    return {name: {"as": label, **settings}}
+def labelled(stage: str, label: str, **settings: Any) -> dict[str, Any]:
+    return {stage: {"as": label, **settings}}
 
 
 def test_scores_and_exports_take_base_and_adapter() -> None:
@@ -36,17 +36,17 @@ def test_scores_and_exports_take_base_and_adapter() -> None:
 @pytest.mark.parametrize("stage", ["train.finetune", "train.classify"])
 def test_no_stage_takes_the_untuned_model_in_silence(stage: str) -> None:
     with pytest.raises(RecipeError, match="merge: true") as caught:
-        wired(READ, MODEL, TUNE, again(stage, "second"))
+        wired(READ, MODEL, TUNE, labelled(stage, "second"))
     assert "as it was before train.finetune" in str(caught.value)
-    asked = wired(READ, MODEL, TUNE, again(stage, "second", use={"model": "model.read"}))
+    asked = wired(READ, MODEL, TUNE, labelled(stage, "second", use={"model": "model.read"}))
     assert asked["second"]["model"] == "model.read"
-    chained = wired(READ, MODEL, {"train.finetune": {"merge": True}}, again(stage, "second"))
+    chained = wired(READ, MODEL, {"train.finetune": {"merge": True}}, labelled(stage, "second"))
     assert chained["second"]["model"] == "train.finetune"
 
 
 def test_an_adapter_goes_with_its_own_base() -> None:
-    stages = [READ, MODEL, TUNE, again("model.read", "other", name="minilm")]
-    stages += [again("train.finetune", "tuned", use={"model": "other"})]
+    stages = [READ, MODEL, TUNE, labelled("model.read", "other", name="minilm")]
+    stages += [labelled("train.finetune", "tuned", use={"model": "other"})]
     for model, adapter in (("model.read", "train.finetune"), ("other", "tuned")):
         found = wired(*stages, {"evaluate": {"use": {"model": model}}})
         assert found["evaluate"]["adapter"] == adapter

@@ -124,8 +124,7 @@ def put_on(decoder: Decoder, folder: Path) -> Decoder:
     """
     config, tensors = read_adapter(folder)
     wanted = _facts(folder).get("base_fingerprint")
-    found = fingerprint(decoder) if wanted is not None else None
-    if found is not None and found != wanted:
+    if wanted is not None and (found := fingerprint(decoder)) != wanted:
         raise DataError(
             "the adapter is for another base",
             where=str(folder),

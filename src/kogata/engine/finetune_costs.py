@@ -54,6 +54,8 @@ TURN_TOKENS = 14
 """Tokens that a chat template adds to an example."""
 STAGE_SECONDS = 3.5
 """Importing torch and transformers' tokenizers, rendering, reading and writing."""
+LOGIT_ROWS = 192
+"""Held at once by the loss, at least."""
 EXTRA_BYTES = 160 * 2**20
 """Of transformers' tokenizer, the rows, and what the allocator keeps."""
 LOOKS = 10
@@ -161,7 +163,10 @@ def token_bytes(spec: ModelSpec, work: Work, form: Form = PLAIN) -> int:
 
 def peak_bytes(spec: ModelSpec, work: Work, *, tokens: float, form: Form = PLAIN, processes: int = 1) -> int:
     """Forecasts the peak resident bytes with passes of `tokens` tokens."""
-    head = 3 * 8 * 2**20 + (8 * spec.vocab_size * spec.width if work.dense > spec.matrix_parameters() else 0)
+    logits = max(8 * 2**20, 4 * LOGIT_ROWS * spec.vocab_size)
+    head = logits + 16 * 2**20
+    if work.dense > spec.matrix_parameters():
+        head += 8 * spec.vocab_size * spec.width
     own = TORCH_BYTES + EXTRA_BYTES + held_bytes(spec, work, form)
     own += round(tokens * token_bytes(spec, work, form))
     return processes * (own + head)
@@ -203,11 +208,12 @@ def choose_form(
         sizes: dict[str, Any] = {"batch": batch, "micro": micro, "fused": machine.compiler}
         return step_seconds(spec, work, rows, machine, **sizes, form=form)
 
-    fitting = {form: fitting_tokens(spec, work, room, form) for form in may}
-    fits = [form for form in may if fitting[form] >= rows.longest and (form != SMALLEST or len(may) == 1)]
-    chosen = (
-        min(fits, key=lambda form: seconds(form, room)) if fits else max(may, key=lambda form: fitting[form])
-    )
+    usual = [form for form in may if form != SMALLEST] or may
+    fits = [form for form in usual if fitting_tokens(spec, work, room, form) >= rows.longest]
+    if fits:
+        chosen = min(fits, key=lambda form: seconds(form, room))
+    else:
+        chosen = min(may, key=lambda form: peak_bytes(spec, work, tokens=rows.longest, form=form))
     return chosen, seconds(chosen, room) / seconds(PLAIN, None)
 
 

@@ -1,9 +1,11 @@
 """Documents laid end to end through a decoder, without padding: every token once, attention per document.
 
-Computes what `Decoder.hidden(documents=…)` computes. A beginning that all documents share (a system message) may
-lie there once: the first document has it, the others begin behind it and attend to it. Linear layers are called as modules, so whatever
-stands in their place (adapters, held weights) works; norms, rotary heads, attention and gates are each one
-function with a backward pass written out, so little is kept for it and few passes over memory are made.
+Computes what `Decoder.hidden(documents=…)` computes. A beginning that all documents share (a system message)
+may lie there once: the first document has it, the others begin behind it and attend to it.
+
+Linear layers are called as modules, so whatever stands in their place (adapters, held weights) works; norms,
+rotary heads, attention and gates are each one function with a backward pass written out, so little is kept
+for it and few passes over memory are made.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from kogata.core.errors import RecipeError
 from kogata.nn.attention.full import Mixer
@@ -117,7 +118,7 @@ class PackedHidden:
         for layer in range(first, last):
             rows = keep if layer == last - 1 else None
             facts = self._heads(turn if spec.has_rope(layer) else None, ends, shared)
-            x = self._run(self._block, blocks[layer], x, facts, rows)
+            x = self._run(self._block, x, blocks[layer], facts, rows)
         return x
 
     def _plain(self, x: Tensor, ends: list[int], first: int, last: int, shared: int) -> Tensor:
@@ -128,23 +129,25 @@ class PackedHidden:
             places, ends, back = unshared(ends, shared)
             x = x.index_select(0, places.to(x.device))
         positions = positions_of(ends).to(x.device)
-        place = Place(*self.decoder.rope(0, len(positions), positions), [ends])
+        cos, sin = self.decoder.rope(0, len(positions), positions)
+        place = Place(cos, sin, [ends])
         y = x[None]
         for block in self.decoder.layers()[first:last]:
             y = self._run(block, y, place)
         return y[0] if back is None else y[0].index_select(0, back.to(x.device))
 
-    def _run(self, compute: Any, *arguments: Any) -> Tensor:
+    def _run(self, compute: Any, x: Tensor, *more: Any) -> Tensor:
         if not self.recompute or not torch.is_grad_enabled():
-            return compute(*arguments)
-        return checkpoint(compute, *arguments, use_reentrant=False, preserve_rng_state=False)
+            return compute(x, *more)
+        # What is trained lies in the block: the result needs a gradient even where x does not.
+        return _Again.apply(x, x.new_zeros(()).requires_grad_(), compute, more)
 
     def _heads(self, turn: tuple[Tensor, Tensor] | None, ends: list[int], shared: int) -> _Heads:
         spec, kernels = self.decoder.spec, self.kernels
         assert kernels is not None
         return _Heads(kernels, turn, ends, (spec.heads, spec.kv_heads, spec.head_dim), spec.norm_eps, shared)
 
-    def _block(self, block: Block, x: Tensor, facts: _Heads, keep: Tensor | None) -> Tensor:
+    def _block(self, x: Tensor, block: Block, facts: _Heads, keep: Tensor | None) -> Tensor:
         spec, kernels = self.decoder.spec, facts.kernels
         mixer, ffn = block.mixer, block.ffn
         gains = (None, None) if mixer.q_norm is None else (mixer.q_norm.weight, mixer.k_norm.weight)
@@ -161,6 +164,27 @@ class PackedHidden:
         if self.kernels is None:
             return norm(x)
         return _Norm.apply(x, norm.weight, self.kernels, self.decoder.spec.norm_eps)
+
+
+class _Again(torch.autograd.Function):
+    """Keeps a block's input alone and computes the block again for its gradients.
+
+    torch has the same in `torch.utils.checkpoint`, whose first call imports a compiler for seconds.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, marker: Tensor, compute: Any, more: tuple[Any, ...]) -> Tensor:
+        ctx.compute, ctx.more = compute, more
+        ctx.save_for_backward(x)
+        return compute(x, *more)
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, None, None, None]:
+        x = ctx.saved_tensors[0].detach().requires_grad_(ctx.needs_input_grad[0])
+        with torch.enable_grad():
+            y = ctx.compute(x, *ctx.more)
+        torch.autograd.backward(y, outputs[0])
+        return x.grad, None, None, None
 
 
 class _Norm(torch.autograd.Function):

@@ -30,8 +30,9 @@ def kernels() -> Kernels | None:
 
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch, kernels: Kernels | None) -> None:
-    """Compiles the kernels once for all tests here."""
+    """Compiles the kernels once for all tests here; looking for garbage would take most of their time."""
     torch.set_num_threads(1)
+    monkeypatch.setattr("gc.collect", lambda *_: 0)
     monkeypatch.setattr(Kernels, "build", lambda: kernels)
 
 

@@ -38,8 +38,8 @@ class Finetune(Stage):
 
     Pays when: a model of your language exists and you have tens to tens of thousands of rows.
     Hurts when: rows are wrong or few: `kogata check` reads them first; below about 100, try a prompt.
-    Cost: a pass over the rows takes about as long as reading them three times; see `kogata plan`. Memory: what
-        does not fit is held in 16 bits or computed again, as `hold` and `recompute` say.
+    Cost: a pass over the rows takes about as long as reading them three times; see `kogata plan`. Memory:
+        what does not fit is held in 16 bits or computed again, as `hold` and `recompute` say.
     Source: LoRA on all linear layers (Schulman et al. 2025, LoRA Without Regret); loss on the answer alone
         or nearly so (arXiv 2405.14394); packing without contamination (arXiv 2407.09105).
     Measured here: not yet measured.
@@ -108,8 +108,8 @@ class Finetune(Stage):
     )
     recompute: Literal["auto"] | bool = Field(
         default="auto",
-        description="compute activations again in the backward pass instead of keeping them; auto: only where "
-        "the memory is too small for them",
+        description="compute activations again in the backward pass instead of keeping them; auto: only "
+        "where the memory is too small for them",
     )
 
     @model_validator(mode="after")

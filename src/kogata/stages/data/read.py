@@ -283,7 +283,7 @@ class Read(Stage):
             path=self.path,
             heldout=cast("float | str | list[str]", self.heldout or 0.0),
             test=cast("float | str | list[str]", self.test or 0.0),
-            columns=dict(self.columns),
+            columns={**self.columns},
             system=self.system,
             group=self.group,
             encoding=self.encoding,

@@ -57,7 +57,7 @@ def test_regression_is_at_its_minimum_and_sparse_equals_dense() -> None:
     coordinates, back = compact(sparse)
     small = fit(coordinates, targets, 3, 5.0)
     weight = sparse.products()[1](back @ small.weight)
-    assert coordinates.shape[1] <= len(sparse) and torch.allclose(weight, found.weight, atol=2e-3)
+    assert coordinates.shape[1] <= len(sparse) and torch.allclose(weight, found.weight, atol=5e-3)
     assert torch.allclose(coordinates @ coordinates.T, dense @ dense.T, atol=1e-4)
     part = sparse.part(np.array([5, 1]))
     assert torch.allclose(other.logits(part), other.logits(sparse)[[5, 1]], atol=1e-5)

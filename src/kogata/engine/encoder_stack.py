@@ -63,6 +63,8 @@ class Stack:
         from transformers import AttentionInterface
 
         AttentionInterface.register(NAME, _attend)
+        # Attention is chosen by the config that the layers hold: another would let rows see each other.
+        assert encoder.config is encoder.module.config
         self.encoder = encoder
         layers = layers_of(encoder.module)
         assert layers is not None, "an architecture whose layers are not known"

@@ -170,6 +170,7 @@ class Encoder:
         """Gives an encoder of its own weights; what texts were cut into is shared, their vectors are not."""
         other = copy.copy(self)
         other.module = copy.deepcopy(self.module)
+        other.config = other.module.config
         other._vectors = {}
         return other
 

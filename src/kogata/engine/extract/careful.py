@@ -6,7 +6,10 @@ Pays when: there are few pages and the time for them.
 Hurts when: there are many: it takes about eight times as long, and training gains little by it.
 Cost: about 16 ms a page of 70 kB on one core.
 Source: Barbaresi 2021, Trafilatura: a web scraping library.
-Measured here: not yet measured.
+Measured here: F1 0.962 [extract.json:articles.extractors.careful.f1:.3f], precision
+    0.946 [extract.json:articles.extractors.careful.precision:.3f], recall
+    0.979 [extract.json:articles.extractors.careful.recall:.3f] on
+    181 [extract.json:articles.pages:.0f] news and blog pages.
 """
 
 from __future__ import annotations

@@ -5,7 +5,10 @@ Pays when: there are many pages: it is about eight times as quick as the careful
 Hurts when: there are few pages, of which every line counts.
 Cost: about 2 ms a page of 70 kB on one core.
 Source: Bevendorff et al. 2018; chosen for DataComp-LM (Li et al. 2024, arXiv 2406.11794, section 4.2).
-Measured here: not yet measured.
+Measured here: F1 0.927 [extract.json:articles.extractors.fast.f1:.3f], precision
+    0.879 [extract.json:articles.extractors.fast.precision:.3f], recall
+    0.981 [extract.json:articles.extractors.fast.recall:.3f] on
+    181 [extract.json:articles.pages:.0f] news and blog pages.
 """
 
 from __future__ import annotations

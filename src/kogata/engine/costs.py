@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kogata.core.receipt import Machine
-from kogata.nn.ffns import ffn_matrices
+from kogata.nn.ffns import GATED, ffn_matrices
 from kogata.nn.spec import ModelSpec
 
 USUAL_FLOPS = 60e9
 """Taken per core where the machine was not measured."""
 BLOCK, HEAD = 0.906, 0.691
 """Time of the products of blocks and head, per FLOP, over that of large products; of what mixers do beside
-these, their own files say it (`Sizes.slowness`; 4.83 for full attention)."""
+these, their own files say it (`Sizes.slowness`; 4.83 for full attention of up to 256 tokens)."""
 BLOCK_NARROW, HEAD_NARROW = 0.683, 0.596
 """What a width of 64 adds to it; half as much at 128, and so on: norms, gates and softmax are in it.
 These constants: least squares over 14 shapes (widths 64 to 768, 65 to 8,192 ids, 512 to 4,096 tokens a step),
@@ -126,8 +126,15 @@ def activation_bytes(spec: ModelSpec, tokens: int) -> int:
     """Counts what one forward pass keeps for its backward pass, and what both hold for a moment."""
     gates = 2 if spec.ffn == "relu2" else 3
     kept = sum(5 * spec.width + one.kept + gates * spec.ffn_width for one in spec.layer_sizes(tokens))
+    kept += 0 if fuses(spec) else spec.layers * _kept_by_autograd(spec)
     moment = 4 * spec.width + 2 * gates * spec.ffn_width + 2 * spec.q_width
     return 4 * tokens * (kept + moment)
+
+
+def _kept_by_autograd(spec: ModelSpec) -> int:
+    """Counts the floats of a token and layer that plain torch keeps beyond the kernels: measured at width 128."""
+    experts = 0 if spec.ffn in (*GATED, "relu2") else len(ffn_matrices(spec, active=True)) // 3
+    return spec.ffn_width + (8 if spec.sandwich_norms else 4) * spec.width + 3 * experts * spec.width
 
 
 def state_bytes(spec: ModelSpec, muon: bool = True) -> int:

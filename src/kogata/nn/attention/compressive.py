@@ -40,9 +40,9 @@ def sizes(spec: ModelSpec, layer: int, tokens: int) -> mixers.Sizes:
         linears=local.linears,
         vectors=local.vectors + spec.heads,
         flops=local.flops + far,
-        slowness=local.slowness,
+        slowness=local.slowness + (1.5 if far else 0.0),
         cache_floats=local.cache_floats + 2 * spec.kv_heads * memory,
-        kept=local.kept + 4 * spec.q_width,
+        kept=local.kept + 10 * spec.q_width,
     )
 
 

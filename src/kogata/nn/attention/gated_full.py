@@ -33,9 +33,9 @@ def sizes(spec: ModelSpec, layer: int, tokens: int) -> mixers.Sizes:
         linears=((2 * spec.q_width + 2 * spec.kv_width, spec.width), (spec.width, spec.q_width)),
         vectors=2 * spec.head_dim,
         flops=full.flops,
-        slowness=full.slowness,
+        slowness=full.slowness + 600 / tokens,  # the gate and both norms
         cache_floats=full.cache_floats,
-        kept=full.kept + 2 * spec.q_width,
+        kept=full.kept + 6 * spec.q_width,
     )
 
 

@@ -50,7 +50,7 @@ def sizes(spec: ModelSpec, layer: int, tokens: int) -> mixers.Sizes:
         vectors=spec.head_dim,
         flops=seen.flops,
         slowness=seen.slowness,
-        kept=2 * spec.q_width,
+        kept=4 * spec.q_width,
     )
 
 

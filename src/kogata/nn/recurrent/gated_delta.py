@@ -63,7 +63,7 @@ def sizes(spec: ModelSpec, layer: int, tokens: int) -> mixers.Sizes:
         flops=flops,
         slowness=SLOWNESS,
         cache_floats=heads * key * value + (settings.conv - 1) * conv,
-        kept=4 * conv + 3 * inner + 4 * heads * chunk,
+        kept=4 * conv + 6 * inner + 9 * heads * chunk,
     )  # fmt: skip
 
 

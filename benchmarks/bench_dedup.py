@@ -268,7 +268,7 @@ def deduplicated(folder: Path, name: str, settings: dict[str, Any]) -> tuple[Pat
     common.kogata("run", str(path), cwd=folder)
     made = [item for item in read_receipts(folder / "runs" / name) if item.stage == "data.dedup"][-1]
     assert made.path is not None and made.cost is not None
-    (account,) = made.facts["accounts"].values()
+    account = made.facts["account"]
     return Path(made.path), {**account["extra"], "peak_bytes": made.cost.peak_bytes, "account": account}
 
 

@@ -115,16 +115,18 @@ class Work:
         rendered = render_rows(examples, self.model, context=2048)
         rows, self.heldout = rendered.train, rendered.heldout
         assert len(rows) == self.count
-        self.tokens = rows.tokens
         order = RowSampler(rows, batch=BATCH, micro=1024, seed=0).order(range(len(rows)))
+        self.lengths: list[int] = []
         self.rows = self.folder / "rows.jsonl"
         with self.rows.open("w", encoding="utf-8") as file:
             for row in order:
                 start, stop = int(rows.offsets[row]), int(rows.offsets[row + 1])
                 ids = rows.ids[start:stop].tolist()
+                self.lengths.append(len(ids))
                 counts = rows.weights[start - row : stop - row - 1].tolist()
                 labels = [-100, *(one if count else -100 for one, count in zip(ids[1:], counts, strict=True))]
                 file.write(json.dumps({"input_ids": ids, "labels": labels}) + "\n")
+        self.tokens = sum(self.lengths)
         self.ids = [rows.ids[int(rows.offsets[row]) : int(rows.offsets[row]) + 96].tolist() for row in (0, 1)]
 
     def train(self, name: str, budget: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
@@ -225,10 +227,14 @@ def one(work: Work, method: str, side: str, repeat: int, python: Path) -> dict[s
         budget = {"memory": "6GiB"} if method == "full" else None
         row = work.train(name, budget, method=chosen, lr=RATES[method], epochs=1)
         place = Path(row.pop("path"))
+        # Of the same rows in the same order; what stands behind the last trained token is in neither count.
+        starts = range(0, work.count, BATCH)
+        row["step_tokens"] = [sum(work.lengths[start : start + BATCH]) for start in starts]
     else:
         place = work.folder / name
         script = str(common.ROOT / "benchmarks" / "peers" / "hf_finetune.py")
         words = [method, side, str(work.model), str(work.rows), str(place), str(RATES[method]), "1"]
+        words.append(str(BATCH))
         row = common.run_peer(python, script, *words, cwd=work.folder)
     return {**row, "tokens_per_second": rate(row), "heldout_loss": work.score(place)}
 
@@ -265,11 +271,11 @@ def kill(work: Work) -> dict[str, Any]:
     chance = random.Random(20261124)
     few = work.folder / "few.jsonl"
     lines = (work.folder / "train.jsonl").read_text(encoding="utf-8").splitlines(True)
-    few.write_text("".join(lines[:10]), encoding="utf-8")
+    few.write_text("".join(lines[:8]), encoding="utf-8")
     stages = [{"data.read": {"path": str(few), "kind": "examples", "heldout": 0.2}}]
     stages += [{"model.read": {"name": "smollm2"}}]
     method = {"lora": {"rank": RANK, "top": "third"}}
-    stages += [{"train.finetune": {"batch": 4, "epochs": 3, "checkpoint_every": 1, "method": method}}]
+    stages += [{"train.finetune": {"batch": 2, "epochs": 2, "checkpoint_every": 1, "method": method}}]
     digests, starts, seconds, moment = [], [], 0.0, None
     for name in ("whole", "killed"):
         with common.empty_store() as folder:

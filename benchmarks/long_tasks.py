@@ -63,8 +63,9 @@ def tensors_of(value: Any) -> list[Tensor]:
     return [tensor for one in inner for tensor in tensors_of(one)]
 
 
-KEYS = VALUES = FILLERS = 64
-PAIRS, GAP = 8, 48
+KEYS = VALUES = 32
+FILLERS = 16
+PAIRS, GAP = 8, 32
 RECALL_TOKENS = 4 * PAIRS + GAP
 RECALL_WINDOW = 8
 
@@ -93,7 +94,7 @@ def recall(pattern: list[Any], steps: int, rows: int, lr: float, seed: int) -> d
     Ends early once it is perfect on two looks in a row.
     """
     spec = spec_of(
-        pattern, RECALL_TOKENS, vocab_size=KEYS + VALUES + FILLERS, layers=4, width=64, heads=2, ffn_width=128
+        pattern, RECALL_TOKENS, vocab_size=KEYS + VALUES + FILLERS, layers=2, width=64, heads=2, ffn_width=128
     )
     decoder = Decoder(spec, seed=seed)
     hold_gains(decoder)

@@ -20,6 +20,7 @@ ASKED = ("--columns", "prompt=問合せ文,completion=返事")
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)  # A parallel run of the tests sets it.
 
     def run(*words: object) -> tuple[int, str, str]:
         code = cli.main([str(word) for word in words])

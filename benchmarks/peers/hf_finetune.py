@@ -5,7 +5,7 @@ defaults, which are many times slower on a processor. Rows come as token ids and
 train on the same tokens; `plain` takes them in the order of the file, `grouped` in batches of like length.
 The clock runs over `train()` alone.
 
-    python hf_finetune.py lora|full plain|grouped MODEL ROWS.jsonl OUT LR EPOCHS
+    python hf_finetune.py lora|full plain|grouped MODEL ROWS.jsonl OUT LR EPOCHS BATCH
 """
 
 import json
@@ -18,8 +18,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
 
 method, setting, folder, rows, out = sys.argv[1:6]
-lr, epochs = float(sys.argv[6]), float(sys.argv[7])
-BATCH, RANK, ALPHA = 8, 16, 32
+lr, epochs, batch_rows = float(sys.argv[6]), float(sys.argv[7]), int(sys.argv[8])
+RANK, ALPHA = 16, 32
 
 with open(rows, encoding="utf-8") as file:
     examples = [json.loads(line) for line in file]
@@ -31,7 +31,7 @@ options = {
     "use_cpu": True,
     "bf16": False,
     "gradient_checkpointing": False,
-    "per_device_train_batch_size": BATCH,
+    "per_device_train_batch_size": batch_rows,
     "num_train_epochs": epochs,
     "learning_rate": lr,
     "lr_scheduler_type": "linear",

@@ -173,3 +173,12 @@ def test_what_infobatch_leaves_out_is_made_up_for_window_by_window() -> None:
     low = sampler.losses < np.nanmean(sampler.losses)
     assert (total[~low] == epochs).all() and np.abs(total / epochs - 1).max() < 0.2
     assert total[low].mean() / epochs == pytest.approx(1, abs=0.01)
+
+
+def test_an_epoch_that_leaves_nothing_out_is_not_broken_off_for_the_last_part() -> None:
+    supply = make_supply([160] * 40)
+    sampler: Any = make(supply, "full_length", {"infobatch": {"last": 0.5}})
+    steps = len(sampler.windows) // 8
+    found, _ = walk([sampler], steps, steps)
+    rows = [tuple(row[:17].astype(int)) for step in found for row in step]
+    assert sampler.record() == {"epochs_begun": 1} and len(set(rows)) == len(rows)

@@ -55,7 +55,7 @@ def test_only_the_last_of_fused_neighbours_pays_for_writing() -> None:
 def test_characters_train_with_smaller_steps_and_a_higher_rate() -> None:
     made = {}
     for name in ("characters", "bpe"):
-        parts = stages(steps=10)
+        parts = stages(steps=200)
         parts[2] = {"tokenizer.train": {"method": name}}
         train = next(item for item in plan(*parts).steps if item.step.name == "train.pretrain")
         made[name] = (train.stage.batch, train.stage.lr)

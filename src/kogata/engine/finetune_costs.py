@@ -172,6 +172,11 @@ def peak_bytes(spec: ModelSpec, work: Work, *, tokens: float, form: Form = PLAIN
     return processes * (own + head)
 
 
+def pass_tokens(rows: Rowful, batch: int, micro: int) -> int:
+    """Gives the tokens of the largest pass: rows vary, but a pass holds no more than a step."""
+    return max(rows.longest, min(micro, round(1.2 * batch * rows.tokens)))
+
+
 def fitting_tokens(spec: ModelSpec, work: Work, room: int, form: Form = PLAIN) -> int:
     """Counts the tokens of a pass that fit into the room of one process; negative where nothing does."""
     left = ROOM * room - peak_bytes(spec, work, tokens=0, form=form)

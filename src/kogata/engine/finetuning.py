@@ -293,7 +293,7 @@ def _say_forecast(
         again = _step_seconds(job, bench, spec, work, rows, again=True)
         seconds = (length.steps - later) * step + later * again
         said += f", {format_seconds(seconds)} for {length.steps:,} steps"
-    tokens = max(job.micro, rows.longest)
+    tokens = costs.pass_tokens(_sizes(rows, job), job.batch, job.micro)
     peak = costs.peak_bytes(spec, work, tokens=tokens, form=job.form, processes=bench.world)
     bench.log(f"{len(rows):,} rows, {format_count(rows.tokens)} tokens; {said}, {format_bytes(peak)} at most")
 

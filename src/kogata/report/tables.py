@@ -203,13 +203,14 @@ def comparison_view(found: dict[str, Any]) -> RenderableType:
         (f"{found.get('name', '')}", "bold"), f"   {len(seeds)} paired seeds, equal {found.get('match')}"
     )
     quality = ("bits per byte", "difference (95 %)", "verdict", "grammar pairs")
-    table = _table("variant", *quality, "training", "in all", "memory", right=(1, 2, 4, 5, 6, 7))
+    names = ("variant", *quality, "training", "in all", "memory")
+    rows: list[tuple[Text | str, ...]] = []
     for row in found.get("rows", []):
         measures = row.get("measures", {})
         score = measures.get("bits_per_byte", {})
         verdict = str(score.get("verdict") or "")
         colour = {"better": "bold green", "worse": "bold red"}.get(verdict, "yellow")
-        table.add_row(
+        cells = (
             Text(str(row.get("variant", "")), "bold"),
             _spread(score, ".4f"),
             _interval(score.get("difference")),
@@ -219,6 +220,13 @@ def comparison_view(found: dict[str, Any]) -> RenderableType:
             format_seconds(measures.get("total_seconds", {}).get("mean")),
             format_bytes(measures.get("peak_bytes", {}).get("mean")),
         )
+        rows.append(cells)
+    # What no variant was measured by has no column: a narrow terminal needs the room.
+    kept = [at for at in range(len(names)) if at < 4 or any(str(cells[at]) != "–" for cells in rows)]
+    right = tuple(place for place, at in enumerate(kept) if at not in (0, 3))
+    table = _table(*(names[at] for at in kept), right=right)
+    for cells in rows:
+        table.add_row(*(cells[at] for at in kept))
     return Group(head, Text(), table)
 
 

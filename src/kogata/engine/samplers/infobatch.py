@@ -68,7 +68,7 @@ class InfoBatch:
         self.kept = np.zeros(0, dtype=np.int64)
         self.weights = np.zeros(0, dtype=np.float32)
         self.whole = False
-        """This epoch leaves nothing out, for it is among the last."""
+        """This epoch leaves nothing out."""
         self._now = np.zeros(0, dtype=np.int64)
 
     @property
@@ -113,7 +113,7 @@ class InfoBatch:
 
         from kogata.engine.sampler import mix, shuffled
 
-        self.epoch, self.at, self.whole = epoch, 0, ending
+        self.epoch, self.at = epoch, 0
         every = np.arange(len(self.windows))
         known = ~np.isnan(self.losses)
         self.weights = np.ones(len(every), dtype=np.float32)
@@ -123,7 +123,7 @@ class InfoBatch:
             chance = mix(every.astype(np.uint64), self.seed * 65_537 + epoch) / np.float64(2**64)
             stays = ~(low & (chance < self.settings.prune))
             self.weights[low] = 1 / (1 - self.settings.prune)
-        chosen = every[stays]
+        chosen, self.whole = every[stays], bool(stays.all())
         self.kept = chosen[shuffled(np.arange(len(chosen)), len(chosen), self.seed * 31 + epoch)]
         self.weights = self.weights[self.kept]
 

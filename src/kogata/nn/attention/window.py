@@ -27,6 +27,7 @@ USUAL = 256
 BLOCK = 64
 """Queries worked on together, at most: fewer waste fewer scores, more make larger products."""
 
+
 class Settings(VariantSettings):
     """How far a token sees."""
 

@@ -13,7 +13,7 @@ Source: Switch Transformer (arXiv 2101.03961) for the balance; softmax after the
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import Field, model_validator
 
@@ -112,7 +112,7 @@ def _feed_forward() -> Any:
             return {
                 f"experts.{number}.{name}": rows
                 for number, expert in enumerate(self.experts)
-                for name, rows in expert.parts().items()
+                for name, rows in cast(Gated, expert).parts().items()
             }
 
         def forward(self, x: Tensor) -> Tensor:

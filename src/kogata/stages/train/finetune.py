@@ -139,6 +139,10 @@ class Finetune(Stage):
         changes: dict[str, Any] = {}
         if self.lr == "auto":
             changes["lr"], reasons["lr"] = module.lr(spec, settings)
+        if self.template == "auto":
+            reasons["template"] = (
+                "the tokenizer's own chat format where it has one, else chatml"
+            )
         if self.batch == "auto":
             changes["batch"], reasons["batch"] = 8, "8 rows a step suit few and many rows"
         most = min(spec.context, MOST_CONTEXT) if self.context == "auto" else self.context
@@ -230,7 +234,7 @@ class Finetune(Stage):
             looked = costs.guess_rows(examples, "heldout", model.get("vocab_size"), self.context)
             most = costs.look_tokens(steps * self.batch * rows.tokens)
             seconds += costs.LOOKS * costs.look_seconds(spec, looked, machine, most)
-        most = max(micro, rows.longest)
+        most = costs.pass_tokens(rows, self.batch, micro)
         peak = costs.peak_bytes(spec, work, tokens=most, form=form, processes=share.processes)
         kind = self.made_kind(facts)
         size = 4 * (spec.parameters() if kind == Kind.MODEL else work.trained)

@@ -29,7 +29,7 @@ import web_data
 F1_BARS = {"fast": 0.91, "careful": 0.95}
 LANGUAGE_BAR = 0.95
 SPEED_BARS = {"pages": 5.0, "texts": 3.0}
-PEER = ["datatrove[io,processing]==0.10.1", "spacy", "orjson"]
+PEER = ["datatrove[io,processing]==0.10.1", "lxml_html_clean", "spacy", "orjson"]
 RULES = {"gopher_repetition": {}, "gopher_quality": {}, "c4": {}, "fineweb": {}}
 OWN = (
     "min_characters max_symbols max_replacement max_repeated_lines max_repeated_paragraphs max_top_ngram "

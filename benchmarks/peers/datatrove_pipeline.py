@@ -1,5 +1,7 @@
 """datatrove on one core: its FineWeb pipeline over pages, or the same rules and MinHash over texts.
 
+trafilatura is imported before the process that extracts is forked: its limit of a second counts the import.
+
 python datatrove_pipeline.py pages|texts INPUT_FOLDER WORK_FOLDER
 """
 
@@ -9,6 +11,8 @@ import shutil
 import sys
 import time
 from pathlib import Path
+
+import trafilatura  # noqa: F401  pyright: ignore[reportMissingImports]
 
 from datatrove.executor.local import LocalPipelineExecutor  # pyright: ignore[reportMissingImports]
 from datatrove.pipeline.dedup import (  # pyright: ignore[reportMissingImports]
@@ -71,7 +75,8 @@ if __name__ == "__main__":
     run("cluster", [MinhashDedupCluster(input_folder=buckets, output_folder=gone, config=config)])
     out = work / "deduplicated"
     run("write", [JsonlReader(filtered), MinhashDedupFilter(input_folder=gone), JsonlWriter(str(out))])
-    found = {
-        "kept": lines(out), "filtered": lines(work / "filtered"), "step_seconds": seconds
-    }  # fmt: skip
+    found = {"kept": lines(out), "filtered": lines(work / "filtered"), "step_seconds": seconds}
+    if part == "pages":
+        stats = json.loads((work / "logs" / "filter" / "stats.json").read_text())
+        found["timeouts"] = sum(step["stats"].get("timeout", 0) for step in stats)
     print(json.dumps(found))

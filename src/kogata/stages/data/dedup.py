@@ -59,7 +59,12 @@ class Dedup(Stage):
         minhash 100 bytes a document and the `memory` it is given.
     Source: Lee et al. 2021, Deduplicating Training Data Makes Language Models Better; MinHash: Broder 1997,
         with one permutation and optimal densification (Shrivastava 2017).
-    Measured here: not yet measured.
+    Measured here: 5,659 [dedup.json:near_duplicates.pairs:,] pairs at 0.8 or more among
+        6,546 [dedup.json:near_duplicates.documents:,] documents: recall
+        1.0000 [dedup.json:near_duplicates.recall:.4f], precision
+        1.0000 [dedup.json:near_duplicates.precision:.4f] by exact similarity; at most
+        150MiB [dedup.json:memory.peak_bytes.default:bytes] for
+        200,000 [dedup.json:memory.documents:,] documents.
     """
 
     takes: ClassVar[Mapping[str, Slot]] = {
@@ -114,7 +119,9 @@ class Dedup(Stage):
             seconds += size * (1 / READ_BYTES_PER_SECOND + 1 / WRITE_BYTES_PER_SECOND)
             notes = sum(NOTES_SHARE.get(name, 1.0) for name in takers) * noted
             notes += NOTES_PER_DOCUMENT * (documents + more)
-            joining = min(self.memory, round(notes)) if takers != {"exact"} else 0
+            # Keys of a band or numbers of lines are sorted; the sets themselves are read one by one.
+            sorted_at_once = {"minhash": 60 * (documents + more), "lines": round(0.75 * noted)}
+            joining = min(self.memory, max(sorted_at_once.get(name, 0) for name in takers))
             peak = 130 * 2**20 + TABLE_PER_DOCUMENT * (documents + more) + joining
             disk = round(2 * SIZE_ON_DISK * size + notes)
         return Forecast(

@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 import trafilatura  # noqa: F401  pyright: ignore[reportMissingImports]
-
 from datatrove.executor.local import LocalPipelineExecutor  # pyright: ignore[reportMissingImports]
 from datatrove.pipeline.dedup import (  # pyright: ignore[reportMissingImports]
     MinhashDedupBuckets,

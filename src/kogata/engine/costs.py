@@ -132,7 +132,7 @@ def activation_bytes(spec: ModelSpec, tokens: int) -> int:
 
 
 def _kept_by_autograd(spec: ModelSpec) -> int:
-    """Counts the floats of a token and layer that plain torch keeps beyond the kernels: measured at width 128."""
+    """Counts the floats of a token and layer that plain torch keeps beside the kernels, by width 128."""
     experts = 0 if spec.ffn in (*GATED, "relu2") else len(ffn_matrices(spec, active=True)) // 3
     return spec.ffn_width + (8 if spec.sandwich_norms else 4) * spec.width + 3 * experts * spec.width
 

@@ -13,8 +13,8 @@ CHUNK_BYTES = 8 * 2**20
 """Logits held at once. Measured at 2,048 x 192 x 4,096 on two Zen 3 cores: 4 to 8 MiB (they stay in the
 last-level cache) take 0.116 s of one core, 32 MiB 0.137 s, the three products alone 0.110 s."""
 LEAST_ROWS = 192
-"""Of logits held at once, whatever they take: of a large vocabulary the weights, read for every chunk, are what
-costs (512 x 576 x 49,152, one core: 64 rows 1.76 s, 192 rows 1.36 s)."""
+"""Of logits held at once, whatever they take: of a large vocabulary the weights, read for every chunk, are
+what costs (512 x 576 x 49,152, one core: 64 rows 1.76 s, 192 rows 1.36 s)."""
 
 
 def chunk_rows(rows: int, vocab_size: int, limit: int = CHUNK_BYTES) -> int:

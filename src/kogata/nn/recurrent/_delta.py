@@ -54,10 +54,12 @@ def gated_delta(
     to_end = k * (since_start[..., -1:] - since_start).exp()[..., None]
     whole = kept[..., -1:, :]
     out = []
-    for at in range(chunks):
-        new = written[:, :, at] - read[:, :, at] @ held
-        out.append(from_state[:, :, at] @ held + scores[:, :, at] @ new)
-        held = whole[:, :, at] * held + to_end[:, :, at].mT @ new
+    # unbind, not slices: the backward pass of a slice is as large as what it was taken from.
+    parts = (x.unbind(2) for x in (written, read, from_state, scores, whole, to_end))
+    for value, known, asked, score, left, key in zip(*parts, strict=True):
+        new = value - known @ held
+        out.append(asked @ held + score @ new)
+        held = left * held + key.mT @ new
     y = torch.stack(out, 2).flatten(2, 3)
     return y[:, :, :tokens], held
 

@@ -61,7 +61,8 @@ class Extract(Stage):
         (Lui and Baldwin 2012); the order of steps is that of FineWeb (Penedo et al. 2024).
     Measured here: F1 on news and blog pages 0.927 [extract.json:articles.extractors.fast.f1:.3f] with fast,
         0.962 [extract.json:articles.extractors.careful.f1:.3f] with careful; of the Universal Declaration in
-        80 [extract.json:languages.covered:.0f] languages 78 [extract.json:languages.right:.0f] are told right.
+        80 [extract.json:languages.covered:.0f] languages, 78 [extract.json:languages.right:.0f] are told
+        right.
     """
 
     makes = Kind.CORPUS

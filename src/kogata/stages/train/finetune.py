@@ -140,9 +140,7 @@ class Finetune(Stage):
         if self.lr == "auto":
             changes["lr"], reasons["lr"] = module.lr(spec, settings)
         if self.template == "auto":
-            reasons["template"] = (
-                "the tokenizer's own chat format where it has one, else chatml"
-            )
+            reasons["template"] = "the tokenizer's own chat format where it has one, else chatml"
         if self.batch == "auto":
             changes["batch"], reasons["batch"] = 8, "8 rows a step suit few and many rows"
         most = min(spec.context, MOST_CONTEXT) if self.context == "auto" else self.context

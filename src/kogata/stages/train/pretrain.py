@@ -43,8 +43,8 @@ class Pretrain(Stage):
         small batches (arXiv 2507.07101); start from pair counts: Kogata.
     Measured here: English novels, 288 s, medians of 3 seeds: 1.699
     [novels.json:median(arms.kogata.*.bits_per_byte):.3f] bits per byte; Hugging Face's Trainer at its best of
-    three rates 1.881 [novels.json:median(arms.peer.*.bits_per_byte):.3f]; ours after a third of the time 1.785
-    [novels.json:median(arms.kogata_third.*.bits_per_byte):.3f].
+    three rates 1.881 [novels.json:median(arms.peer.*.bits_per_byte):.3f]; ours after a third of the time
+    1.785 [novels.json:median(arms.kogata_third.*.bits_per_byte):.3f].
     """
 
     takes: ClassVar[Mapping[str, Slot]] = {

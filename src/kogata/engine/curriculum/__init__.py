@@ -41,6 +41,6 @@ def check_measure(choice: Any, facts: Mapping[str, Any], label: str) -> None:
         RecipeError: the tokens lack what is measured by.
     """
     by = getattr(getattr(choice, "settings", None), "by", None)
-    check = getattr(by.variant, "check", None) if by is not None else None
-    if check is not None:
+    check = None if by is None else getattr(by.variant, "check", None)
+    if by is not None and check is not None:
         check(facts, by.settings, label)

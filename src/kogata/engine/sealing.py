@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-SEAL_SECONDS = 0.1
-SEAL_BYTES_PER_SECOND = 60e6
+SEAL_SECONDS = 0.4
+SEAL_BYTES_PER_SECOND = 25e6
 """Of a corpus by bytes of text: written as compressed lines, hashed, sealed."""
 
 

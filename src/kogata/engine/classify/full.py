@@ -87,6 +87,7 @@ def fit(settings: Settings, task: Task, bench: Bench) -> EncoderClassifier:
     from kogata.engine.classify._model import EncoderClassifier, fit_head
     from kogata.engine.classify._tuning import Classifying, EpochSampler, Trainee, run
 
+    began, limit = bench.clock.now(), bench.share.seconds
     start = fit_head("probe", task.workshop.encoder, task, probe.STRENGTHS, bench)
     import torch
 
@@ -108,7 +109,7 @@ def fit(settings: Settings, task: Task, bench: Bench) -> EncoderClassifier:
         lr=settings.lr,
         steps=steps,
         warmup=warmup,
-        seconds=bench.share.seconds,
+        seconds=None if limit is None else max(1.0, limit - (bench.clock.now() - began)),
         seed=task.seed,
         bench=bench,
     )

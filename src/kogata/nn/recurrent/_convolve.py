@@ -33,7 +33,7 @@ def past_inputs(x: Tensor, size: int, state: Any) -> Tensor | None:
     past = state.tensors.get("inputs")
     if past is None:
         past = x.new_zeros(x.shape[0], size - 1, x.shape[2])
-    state.tensors["inputs"] = torch.cat([past, x], 1)[:, -(size - 1) :]
+    state.tensors["inputs"] = torch.cat([past, x[:, 1 - size :]], 1)[:, 1 - size :].clone()
     state.length += x.shape[1]
     return past
 

@@ -15,7 +15,7 @@ from kogata.core.errors import DataError
 from kogata.core.receipt import Machine
 from kogata.core.stage import Account, Facts, Share, Slot, Stage
 
-BYTES_PER_SECOND = 10e6
+BYTES_PER_SECOND = 7.5e6
 """The stage's own rules on English text, measured on one core."""
 SIZE_ON_DISK = 0.37
 """Of a sealed corpus, by bytes of text."""

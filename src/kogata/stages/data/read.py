@@ -238,7 +238,7 @@ class Read(Stage):
         planned = plan_examples(self.reading())
         size = sum(split["bytes"] for split in planned.facts["splits"].values())
         rows = sum(split["examples"] for split in planned.facts["splits"].values())
-        seconds = 0.2 + rows * EXAMPLE_SECONDS + size / EXAMPLE_BYTES_PER_SECOND
+        seconds = 0.5 + rows * EXAMPLE_SECONDS + size / EXAMPLE_BYTES_PER_SECOND
         return Forecast(
             facts=planned.facts,
             cost=Cost(

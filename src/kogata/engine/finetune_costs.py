@@ -87,12 +87,8 @@ def guess_rows(examples: Facts, split: str, vocab_size: int | None, context: int
     language = examples.get("language_hint")
     each = bytes_per_token(vocab_size, language) * (0.7 if language == "ja" else 1.0)
     turns = 0 if examples.get("form") == "text" else TURN_TOKENS
-    size = float(facts.get("bytes") or 0)
-    tokens = min(float(context), size / max(1, rows) / each + turns)
-    share = float(facts["answer_bytes"]) / size if size and facts.get("answer_bytes") else 0.5
-    # A row may lie denser than the mean.
-    longest = 1.2 * facts["longest_bytes"] / each + turns if facts.get("longest_bytes") else 3 * tokens
-    return Rowful(rows=rows, tokens=tokens, trained=share * tokens, longest=min(context, round(longest)))
+    tokens = min(float(context), float(facts.get("bytes") or 0) / max(1, rows) / each + turns)
+    return Rowful(rows=rows, tokens=tokens, trained=0.5 * tokens, longest=min(context, round(3 * tokens)))
 
 
 def token_flops(

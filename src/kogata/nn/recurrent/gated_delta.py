@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 CHUNK = 64
 SLOWNESS = 8.6
-"""Time of its small products, solves and passes per FLOP over that of large products: measured at width 256 with
-256 tokens, one Zen 3 core."""
+"""Time of its small products, solves and passes per FLOP over that of large products: measured at width 256
+with 256 tokens, one Zen 3 core."""
 
 
 class Settings(VariantSettings):

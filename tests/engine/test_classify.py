@@ -228,7 +228,7 @@ def test_the_clock_ends_a_training_with_the_rate_brought_down(tmp_path: Path) ->
     bench = TrainingBench(tmp_path / "bench", tick=1.0, seconds=100.0)
     bench.share = Share(seconds=20.0)
     made = full.fit(full.Settings(steps=1000, batch=4), task, bench)
-    assert 15 <= made.training["steps"] <= 21
+    assert 8 <= made.training["steps"] <= 21, "the probe before it takes its part of the time"
     rates = [row["lr"] for row in bench.rows]
     assert rates[-1] < 0.12 * max(rates)
 

@@ -4,7 +4,7 @@ The pool is fixed by bytes (texts.py): 40 % novels, 25 % manuals, 15 % web, 20 %
 shuffled words, copies); and the same without the junk. What is wanted is clean prose: the target is of novels
 that are in no pool, the held-out text of others again. All arms share the tokenizer (learned on the pool),
 the shape, every setting and the seed; the whole pool is read once, each choice is trained on as many tokens
-as 30 % of the pool has; `target_longer` reads its choice 1.2 times, for the time that is left to 40 %. Seconds
+as 30 % of the pool has; `target_longer` reads its choice 1.2 times, in the time left up to 40 %. Seconds
 are those of choosing, encoding and training; arms run in turn.
 
     python benchmarks/bench_coreset.py --full [--data FOLDER] [--part junk|clean] [--methods dsir,perplexity]

@@ -1,11 +1,11 @@
 """A core set against everything: under a third of a mixed pool, chosen, against the whole and against chance.
 
 The pool is fixed by bytes (texts.py): 40 % novels, 25 % manuals, 15 % web, 20 % planted junk (spam, raw
-HTML, shuffled words, copies); and the same without the junk. What is wanted is clean prose: the target is of novels
-that are in no pool, the held-out text of others again. All arms share the tokenizer (learned on the pool),
-the shape, every setting and the seed; the whole pool is read once, each choice is trained on as many tokens
-as 30 % of the pool has; `target_longer` reads its choice 1.2 times, in the time left up to 40 %. Seconds
-are those of choosing, encoding and training; arms run in turn.
+HTML, shuffled words, copies); and the same without the junk. What is wanted is clean prose: the target is
+of novels that are in no pool, the held-out text of others again. All arms share the tokenizer (learned on
+the pool), the shape, every setting and the seed; the whole pool is read once, each choice is trained on as
+many tokens as 30 % of the pool has; `target_longer` reads its choice 1.2 times, in the time left up to 40
+%. Seconds are those of choosing, encoding and training; arms run in turn.
 
     python benchmarks/bench_coreset.py --full [--data FOLDER] [--part junk|clean] [--methods dsir,perplexity]
 """

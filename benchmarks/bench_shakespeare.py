@@ -24,6 +24,8 @@ import common
 BLOCK = 64
 ITERATIONS = 2000
 FRACTION = 4
+AROUND_SECONDS = 1.2
+"""Of our clock, kept for what stands around training: the stage's start, and sealing the weights."""
 
 
 def main() -> None:
@@ -61,6 +63,8 @@ def main() -> None:
             arms["kogata"].append(mine)
     reached = statistics.median(row["loss"] for row in arms["kogata"])
     target = statistics.median(row["loss"] for row in arms["nanogpt"])
+    pairs = zip(arms["kogata"], arms["nanogpt"], strict=True)
+    shares = [mine["wall_seconds"] / peer["stepping_seconds"] for mine, peer in pairs]
     result = {
         "block": BLOCK,
         "iterations": iterations,
@@ -68,7 +72,8 @@ def main() -> None:
         "seeds": seeds,
         "arms": arms,
         "median_loss": {"nanogpt": target, "kogata": reached},
-        "reached": reached <= target,
+        "share_of_time": shares,
+        "reached": reached <= target and statistics.median(shares) <= 1 / options.fraction,
         "peer_commit": subprocess.run(
             ["git", "-C", str(options.nanogpt), "rev-parse", "HEAD"], capture_output=True, text=True
         ).stdout.strip(),
@@ -155,7 +160,7 @@ def run_ours(folder: Path, text: str, seconds: float, seed: int) -> dict[str, An
                 },
                 {"tokenizer.train": {"method": "characters"}},
                 {"tokenizer.encode": {}},
-                {"train.pretrain": {"time": f"{seconds:.2f}s", "context": BLOCK}},
+                {"train.pretrain": {"time": f"{seconds - AROUND_SECONDS:.2f}s", "context": BLOCK}},
                 {"export": {"formats": ["hf"]}},
             ],
         },

@@ -154,3 +154,22 @@ def corpus_folder(given: str | None) -> Path | None:
         if place and (Path(place) / "prose").is_dir():
             return Path(place)
     return None
+
+
+def data_folder(given: str | None) -> Path | None:
+    """Gives the folder with corpus/ and web/ of the texts; says so and gives None where there is none."""
+    for place in (given, os.environ.get("KOGATA_BENCH_DATA"), ROOT.parent / "shared" / "data"):
+        if place and (Path(place) / "corpus" / "prose").is_dir():
+            return Path(place).resolve()
+    print("no data, nothing measured: name the folder by --data or KOGATA_BENCH_DATA", file=sys.stderr)
+    return None
+
+
+def stage_seconds(receipts: Any, *stages: str) -> float:
+    """Adds up what the stages of these names took; what was reused counts what it took at first."""
+    total = 0.0
+    for receipt in receipts:
+        if receipt.parent is None and receipt.stage in stages:
+            cost = receipt.first_cost if receipt.status == "reused" else receipt.cost
+            total += (cost.seconds if cost else None) or 0.0
+    return total

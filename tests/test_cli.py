@@ -24,6 +24,7 @@ def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest
     """Calls the command line in this process: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)  # A parallel run of the tests sets it.
 
     def run(*arguments: str) -> tuple[int, str, str]:
         code = cli.main(arguments)

@@ -8,6 +8,9 @@ from pathlib import Path
 QUICK = {
     "train.pretrain": {"steps": "12", "model.parameters": "300000"},
     "tokenizer.train": {"vocab_size": "1024"},
+    "train.finetune": {"epochs": "null", "steps": "2"},
+    "train.mask": {"steps": "4", "model": "{family: modernbert, layers: 2, width: 64}"},
+    "train.classify": {"method": "ngrams"},
 }
 """Settings that make the recipes of ours end in seconds."""
 

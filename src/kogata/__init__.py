@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from kogata.api import Recipe, Run, compare, generate, load_run, plan, run, schema
+    from kogata.api import Recipe, Run, check, compare, generate, load_run, plan, run, schema
     from kogata.core.amounts import Budget, Cost
     from kogata.core.errors import KogataError
     from kogata.core.receipt import Receipt
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "run": "api",
+    "check": "api",
     "plan": "api",
     "compare": "api",
     "load_run": "api",
@@ -51,6 +52,7 @@ __all__ = [
     "Recipe",
     "Run",
     "Stage",
+    "check",
     "compare",
     "generate",
     "load_run",

@@ -59,7 +59,20 @@ class Run:
         return found[-1] if found else {}
 
     def model(self) -> Path:
-        """Gives the folder of the model: the exported one, else the trained one in the store."""
+        """Gives the folder of the model: the exported one, else the trained one in the store.
+
+        Raises:
+            RecipeError: the run holds no model, or an adapter beside one.
+        """
+        adapter = adapter_folder(self.path)
+        if adapter is not None:
+            raise RecipeError(
+                "the run made an adapter, no whole model",
+                where=str(self.path),
+                found=str(adapter),
+                expected="a model",
+                remedy="add `export` to the recipe, or set `merge: true` in train.finetune",
+            )
         return model_folder(self.path)
 
     def cost(self, *, first: bool = False) -> Cost:
@@ -144,6 +157,22 @@ def model_folder(path: Path) -> Path:
     return path
 
 
+def adapter_folder(path: Path) -> Path | None:
+    """Finds the adapter that a run trained on its model; None where there is none, or it was merged."""
+    if (path / "model" / "config.json").exists() or not (path / "receipts.jsonl").exists():
+        return None
+    made = [receipt for receipt in read_receipts(path) if receipt.kind in ("model", "adapter")]
+    last = Path(made[-1].path or "") if made and made[-1].kind == "adapter" else None
+    return last if last is not None and last.exists() else None
+
+
+def check(data: Any, **options: Any) -> Any:
+    """Says what is wrong with rows before anything is trained; see `kogata.runtime.checking.check`."""
+    from kogata.runtime.checking import check as check_rows
+
+    return check_rows(data, **options)
+
+
 def generate(
     model: str,
     prompt: str = "",
@@ -159,7 +188,10 @@ def generate(
     from kogata.engine.load import load_model
 
     place = Path(model)
-    loaded = load_model(str(model_folder(place)) if place.is_dir() else model)
+    if place.is_dir():
+        loaded = load_model(model_folder(place), adapter=adapter_folder(place))
+    else:
+        loaded = load_model(model)
     yield from generate_text(
         loaded, prompt, max_tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
     )
@@ -205,6 +237,7 @@ __all__ = [
     "Recipe",
     "Run",
     "Stopped",
+    "check",
     "compare",
     "generate",
     "load_run",

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import time
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
+from kogata.arguments import (
+    pairs_of,
+    parser_of,
+    refuse_torchrun,
+    share_of,
+    unknown_argument,
+    variants_of,
+)
 from kogata.core.errors import KogataError, RecipeError, Stopped
 from kogata.report.console import emit, show_bug, show_error
 
@@ -31,6 +38,7 @@ usage: kogata VERB ...
   run RECIPE             do it: a model, its receipts and a report
   report RUN             write the report of a run again, from its ledger alone
   compare RECIPE         was it worth it? with and without, paired seeds, an interval
+  check DATA             what is wrong with rows to learn from: a table, or a recipe that reads one
   generate MODEL [TEXT]  let a model write on
   stages [NAME]          the techniques; one technique's card and every setting
   store [list|rm|free]   what is kept for reuse, and how to free it
@@ -115,6 +123,20 @@ def compare(args: argparse.Namespace) -> None:
     emit(args.json, found.to_dict(), tables.comparison_view(found.to_dict()))
 
 
+def check(args: argparse.Namespace) -> int:
+    """Says what is wrong with rows to learn from, row by row; exit code 2 where there is a problem."""
+    from kogata import api
+    from kogata.report import checks
+
+    found = api.check(
+        args.data, model=args.model, columns=pairs_of(args.columns), group=args.group, system=args.system,
+        encoding=args.encoding, heldout=share_of(args.heldout), context=args.context,
+        allow_plugins=args.allow_plugins,
+    )  # fmt: skip
+    emit(args.json, found.to_dict(), checks.view(found))
+    return 2 if found.problems else 0
+
+
 def stages(args: argparse.Namespace) -> None:
     """Lists the techniques, or shows one's card."""
     from kogata.report import cards, tables
@@ -188,75 +210,6 @@ def doctor(args: argparse.Namespace) -> int:
     return 2 if any(check.state == "bad" for check in checks) else 0
 
 
-# Arguments
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose mistakes are KogataErrors with a remedy."""
-
-    def error(self, message: str) -> NoReturn:
-        choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
-        near = get_close_matches(choice[1], re.findall(r"'([^']*)'", choice[2]), n=1) if choice else []
-        if near:
-            raise RecipeError(message, remedy=f"did you mean {near[0]!r}?")
-        raise RecipeError(message, remedy=f"`{self.prog} --help` shows the options")
-
-
-def parser_of(verb: str) -> Parser:
-    """Builds the parser of one verb."""
-    parser = Parser(prog=f"kogata {verb}", description=VERBS[verb].__doc__, allow_abbrev=False)
-    add = parser.add_argument
-    if verb == "new":
-        add("example", nargs="?", default="quickstart", metavar="EXAMPLE", help="which example to start from")
-        add("--data", metavar="PATH", help="your text: a file, a folder or a pattern")
-        add("--model", metavar="MODEL", help="start from this model: a hub name, a folder or a .gguf file")
-        add("--out", metavar="FILE", help="where to write it (default: EXAMPLE.yaml)")
-    if verb in ("plan", "run", "compare"):
-        add("recipe", metavar="RECIPE", help="a recipe file")
-        set_help = "a setting, for example train.pretrain.lr=0.02"
-        if verb == "compare":
-            set_help = "a setting and the values to try beside the recipe's own: a.b=1,2"
-            add("--without", action="append", default=[], metavar="STAGE", help="leave this stage out")
-            add("--seeds", type=int, default=3, metavar="N", help="paired seeds (default: 3)")
-            add("--match", choices=["time", "tokens", "steps"], default="time", help="what is equal")
-        add("--set", action="append", default=[], metavar="STAGE.NAME=VALUE", help=set_help)
-        add("--budget", action="append", default=[], metavar="PART=AMOUNT", help="time=5min, memory=4GiB …")
-        add("--seed", type=int, metavar="N", help="another seed")
-        add("--out", metavar="DIR", help="the run's folder (default: runs/NAME)")
-        add("--allow-plugins", action="store_true", help="run the plug-in files that the recipe names")
-    if verb in ("plan", "run"):
-        add(
-            "--processes",
-            type=int,
-            default=1,
-            metavar="N",
-            help="processes of the stages that can use several",
-        )
-    if verb == "run":
-        add("--fresh", action="append", default=[], metavar="STAGE", help="make this stage anew")
-    if verb in ("run", "compare"):
-        add("--quiet", action="store_true", help="no progress on stderr")
-    if verb == "report":
-        add("run", metavar="RUN", help="a run's folder")
-        add("--open", action="store_true", help="open it in the browser")
-    if verb == "stages":
-        add("name", nargs="?", metavar="NAME", help="one technique")
-        add("--plugin", action="append", default=[], metavar="FILE", help="load this plug-in file first")
-    if verb == "generate":
-        add("model", metavar="MODEL", help="a run's folder, a model's folder, a .gguf file or a hub name")
-        add("prompt", nargs="?", metavar="TEXT", help="what it goes on from (default: standard input)")
-        add("--tokens", type=int, default=100, metavar="N", help="at most so many tokens (default: 100)")
-        add("--temperature", type=float, default=0.8, metavar="T", help="0 is greedy (default: 0.8)")
-        add("--seed", type=int, default=0, metavar="N", help="the same seed writes the same (default: 0)")
-    if verb == "store":
-        add("action", nargs="?", choices=["list", "rm", "free"], default="list")
-        add("names", nargs="*", metavar="OBJECT", help="of rm: what to remove, as listed")
-        add("--bytes", metavar="AMOUNT", help="of free: remove the oldest until so much is free, 2GiB")
-    if verb != "schema":
-        add("--json", action="store_true", help="print JSON and nothing else on standard output")
-    return parser
-
-
 def recipe_of(args: argparse.Namespace, settings: list[str] | None = None) -> Recipe:
     """Loads the recipe that the arguments name, with their settings, budget and seed."""
     from kogata import api
@@ -270,41 +223,14 @@ def recipe_of(args: argparse.Namespace, settings: list[str] | None = None) -> Re
     )
 
 
-def variants_of(texts: Sequence[str]) -> dict[str, list[Any]]:
-    """Reads `a.b=1,2` as a setting and the values to try; commas inside brackets or quotes do not part."""
-    from kogata.runtime.yaml_text import read_value
-
-    found: dict[str, list[Any]] = {}
-    for text in texts:
-        address, sign, values = text.partition("=")
-        if not sign or not address.strip() or not values.strip():
-            raise RecipeError(
-                "a setting to compare has no values", found=text, expected="STAGE.NAME=VALUE,VALUE"
-            )
-        parts = re.findall(r"""(?:\[[^\]]*\]|\{[^}]*\}|"[^"]*"|'[^']*'|[^,])+""", values)
-        values_read = [read_value(part.strip(), f"--set {text}") for part in parts]
-        found.setdefault(address.strip(), []).extend(values_read)
-    return found
-
-
 def folder_of(args: argparse.Namespace) -> Path | None:
     """Gives the folder that `--out` names, if any."""
     return Path(args.out) if args.out else None
 
 
-def refuse_torchrun(args: argparse.Namespace) -> None:
-    """Refuses to be one of several copies that torchrun started."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        world = os.environ.get("WORLD_SIZE", "2")
-        raise RecipeError(
-            "kogata run starts its own processes and cannot be started by torchrun",
-            found=f"{world} copies under torchrun, this is rank {os.environ.get('RANK', '?')}",
-            remedy=f"kogata run {args.recipe} --processes {world}",
-        )
-
-
 VERBS = {
-    verb.__name__: verb for verb in (new, plan, run, report, compare, generate, stages, store, schema, doctor)
+    verb.__name__: verb
+    for verb in (new, plan, run, report, compare, check, generate, stages, store, schema, doctor)
 }
 
 
@@ -322,7 +248,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         else:
             remedy = f"did you mean `kogata {near[0]}`?" if near else "`kogata --help` lists them"
         raise RecipeError(f"unknown verb {verb!r}", expected=", ".join(VERBS), remedy=remedy)
-    parser = parser_of(verb)
+    parser = parser_of(verb, VERBS[verb].__doc__)
     args, unknown = parser.parse_known_intermixed_args(rest)
     for word in unknown:
         raise unknown_argument(verb, parser, word)
@@ -330,25 +256,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if getattr(args, "processes", 1) < 1 or getattr(args, "seeds", 1) < 1:
         raise RecipeError("a number of processes or seeds must be at least 1")
     return args
-
-
-def unknown_argument(verb: str, parser: Parser, word: str) -> RecipeError:
-    """Explains an argument that a verb does not take."""
-    options = [option for action in parser._actions for option in action.option_strings]
-    name = word.split("=", 1)[0]
-    if not name.startswith("-"):
-        return RecipeError(f"kogata {verb} does not take {word!r}", remedy=f"`kogata {verb} --help`")
-    near = get_close_matches(name, [option for option in options if len(option) > 3], n=1, cutoff=0.7)
-    if near:
-        remedy = f"did you mean {near[0]}?"
-    elif "--set" in options:
-        setting = name.lstrip("-").replace("-", "_")
-        remedy = (
-            f"a setting of a stage is given as --set STAGE.{setting}=VALUE; `kogata stages` lists the stages"
-        )
-    else:
-        remedy = f"`kogata {verb} --help` shows the options"
-    return RecipeError(f"unknown option {name!r} of kogata {verb}", remedy=remedy)
 
 
 # Exit

@@ -9,6 +9,7 @@ from pathlib import Path
 from kogata.core.errors import DataError, EnvironmentProblem, RecipeError
 
 _READ = re.compile(r"^(\s*- data\.read:) \{(.*)\}\s*$", re.M)
+_ROWS = re.compile(r"^\s*- data\.read:.*\bcolumns:", re.M)
 _PATH = re.compile(r"(?<![\w/.])(data/[^\s,}]+)")
 _PRETRAIN = re.compile(r"^( *)- train\.pretrain: \{.*\}.*$", re.M)
 _TOKENIZER = re.compile(r"^ *- tokenizer\.train:.*\n", re.M)
@@ -94,7 +95,11 @@ def _with_data(text: str, data: str, target: Path) -> str:
             ) from None
     name = re.sub(r"[^\w.-]+", "-", Path(data.rstrip("/")).name.split(".")[0].strip("*")).strip("-") or "mine"
     text = re.sub(r"^name: .*$", f"name: {name}", text, count=1, flags=re.M)
-    line = f"{{path: {quoted(_from(data, target))}, heldout: 0.05}}   # a twentieth is set apart to score on"
+    place = quoted(_from(data, target))
+    if _ROWS.search(text):
+        line = f"{{path: {place}, kind: examples, heldout: 0.1}}   # `kogata check` tells what is wrong"
+        return _READ.sub(lambda found: f"{found[1]} {line}", text, count=1)
+    line = f"{{path: {place}, heldout: 0.05}}   # a twentieth is set apart to score on"
     text = _READ.sub(lambda found: f"{found[1]} {line}", text, count=1)
     text = re.sub(
         r"^# .*", "# A small language model of your own text, on an ordinary computer.", text, count=1

@@ -58,6 +58,19 @@ FACTS = {
     },
     "scores": {"bits_per_byte": {"value": 2.0}},
 }
+ENCODER = {
+    "spec": None,
+    "architecture": "bert",
+    "role": "encoder",
+    "encoder": {"width": 384, "layers": 6, "ffn_width": 1536},
+    "parameters": 22_700_000,
+    "vocab_size": 30_522,
+    "context": 512,
+    "tokenizer_digest": "0" * 64,
+    "end_id": 102,
+}
+OF_ENCODERS = ("train.classify", "train.mask")
+"""Stages whose model is an encoder."""
 MACHINE = Machine(
     cores=2,
     isa="avx2",
@@ -77,7 +90,8 @@ stage = cls(**settings)
 facts = {}
 for slot, about in cls.takes.items():
     kind = str(about.kinds[0])
-    given = {"kind": kind, "digest": "0" * 64, **FACTS.get(kind, {})}
+    known = ENCODER if kind == "model" and name in OF_ENCODERS else FACTS.get(kind, {})
+    given = {"kind": kind, "digest": "0" * 64, **known}
     facts[slot] = {"many": [given]} if about.many else given
 share = Share(seconds=60.0 if cls.elastic else None, memory_bytes=4 << 30)
 

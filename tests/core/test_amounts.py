@@ -7,6 +7,7 @@ from kogata.core.amounts import (
     Budget,
     Cost,
     Energy,
+    Forecast,
     exact_bytes,
     exact_seconds,
     format_bytes,
@@ -78,6 +79,16 @@ def test_costs_add_and_peaks_do_not() -> None:
     assert (total.seconds, total.peak_bytes, total.size_bytes) == (3, 10, 4)
     assert total.joules == Energy(low=2, high=4, source="modelled:a")
     assert Cost.from_dict(total.to_dict()) == total
+
+
+def test_a_fused_stage_does_not_pay_for_writing() -> None:
+    cost = Cost(seconds=4.0, cpu_seconds=5.0, joules=Energy(low=8, high=12, source="m"), peak_bytes=9)
+    alone = Forecast(facts={"a": 1}, cost=cost, disk_bytes=7, seal_seconds=1.0)
+    left = alone.fused()
+    assert (left.cost.seconds, left.cost.cpu_seconds, left.cost.peak_bytes) == (3.0, 4.0, 9)
+    assert left.cost.joules == Energy(low=6, high=9, source="m")
+    assert (left.facts, left.disk_bytes) == ({"a": 1}, 0)
+    assert left.fused() == left
 
 
 def test_unmeasured_stays_unmeasured() -> None:

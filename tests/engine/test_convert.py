@@ -113,7 +113,16 @@ BASE = {
         ({"attention_bias": True}, "attention_bias"),
         ({"rope_scaling": {"type": "dynamic", "factor": 2}}, "rope_type"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
-        ({"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 8}, "use_sliding_window"),
+        (
+            {
+                "model_type": "smollm3",
+                "num_key_value_heads": 4,
+                "use_sliding_window": True,
+                "sliding_window": 8,
+                "layer_types": ["sliding_attention"] * 4,
+            },
+            "use_sliding_window",
+        ),
         ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
         ({"num_attention_heads": None}, "num_attention_heads"),
         ({"num_key_value_heads": 3}, "kv_heads"),

@@ -18,7 +18,6 @@ from kogata.core.errors import ArtifactError, DataError
 from kogata.engine import evaluate, gguf_run
 from kogata.engine.export import _gguf, _tokenizer
 from kogata.engine.generate import generate
-from kogata.nn.spec import ModelSpec
 
 TEXT = (
     "The cat sat on the mat by the sea, and I'll say we've 1234 cats. 猫がござに座った。「そうですか」\n" * 4
@@ -41,6 +40,19 @@ SHAPES = {
     "qwen3": {"head_dim": 32, "tied": False},
     "smollm3": {},
     "arcee": {},
+    "gemma3": {
+        "mixers": ("window",) * 3 + ("full",),
+        "mixer_settings": ({"size": 16},) * 3 + ({},),
+        "head_dim": 32,
+    },
+    "gemma3 every second": {
+        "mixers": ("window", "full") * 2,
+        "mixer_settings": ({"size": 16}, {}) * 2,
+        "tied": False,
+    },
+    "lfm2": {"tied": False},
+    "qwen3_5": {"head_dim": 32},
+    "qwen3_5 every second": {"mixers": ("gated_delta", "gated_full") * 2, "tied": False},
 }
 
 
@@ -145,14 +157,25 @@ def test_what_llama_cpp_cannot_load(tmp_path: Path) -> None:
         gguf_run.tokenize(path, ["a"])
 
 
+DELTA = ("gated_delta",) * 4
+
+
 def test_what_has_no_graph_is_refused_by_name() -> None:
     refuse = _gguf.refuse
     assert refuse({"spec": small_spec("arcee").to_dict()}) is None
     assert "gpt2" in str(refuse({"spec": None, "architecture": "gpt2"}))
     plain = small_spec("smollm3", rope_layers=(True, False, True, True))
     assert "smollm3" in str(refuse({"spec": plain.to_dict()}))
-    mixed = ModelSpec.from_dict(small_spec("qwen3").to_dict() | {"mixers": ["full", "odd", "full", "full"]})
-    assert "odd" in str(refuse({"spec": mixed.to_dict()}))
+    for family, change, reason in (
+        ("gemma3", {"mixers": ("full", "window") * 2}, "every n-th"),
+        ("gemma3", {"local_rope_theta": 5e3}, "rotary base"),
+        ("lfm2", {"mixers": ("short_conv",) * 4}, "without attention"),
+        ("qwen3_5", {"mixers": ("gated_full", "gated_delta") * 2}, "every n-th"),
+        ("qwen3_5", {"mixers": DELTA, "mixer_settings": ({"value_dim": 8},) * 4}, "differ in size"),
+        ("qwen3", {"mixers": ("window", "full") * 2}, "window"),
+        ("kogata", {}, "kogata"),
+    ):
+        assert reason in str(refuse({"spec": small_spec(family, **change).to_dict()})), family
 
 
 def test_a_tokenizer_that_would_differ_is_refused(tmp_path: Path) -> None:

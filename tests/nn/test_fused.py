@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from kogata.engine.costs import fuses
 from kogata.engine.optimisers import hold_gains
 from kogata.nn import fused
 from kogata.nn.decoder import Decoder
+from kogata.nn.families import FAMILY
 from kogata.nn.kernels import Kernels
 from kogata.nn.losses import linear_cross_entropy
 from kogata.nn.spec import ModelSpec
@@ -39,8 +41,9 @@ def decoder(family: str, **more: Any) -> Decoder:
     with torch.no_grad():
         for block in made.layers():
             block.mixer.out.weight.normal_(0, 0.1)
-            block.ffn.down.weight.normal_(0, 0.1)
-            if block.mixer.q_norm is not None:
+            for name in block.ffn.outputs:
+                getattr(block.ffn, name).weight.normal_(0, 0.1)
+            if getattr(block.mixer, "q_norm", None) is not None:
                 block.mixer.q_norm.weight.uniform_(0.5, 2)
         made.embed.weight.normal_()
     return made
@@ -90,3 +93,15 @@ def test_what_it_cannot_compute_does_not_fit() -> None:
 
 def test_without_a_compiler_there_are_no_kernels() -> None:
     assert Kernels.build("no-such-compiler") is None
+
+
+@pytest.mark.parametrize("family", FAMILY)
+def test_plans_know_what_is_fused(family: str) -> None:
+    changes: list[dict[str, Any]] = [{}]
+    if family == "kogata":
+        loops = {"times": 1, "loops": 2, "rank": 0}
+        changes += [{"sharing": loops}, {"sharing": {**loops, "rank": 2}}]
+        changes += [{"ffn": "experts"}, {"ffn": "geglu"}]
+    for change in changes:
+        made = decoder(family, **change)
+        assert fused.fits(made) == fuses(made.spec), (family, change)

@@ -88,3 +88,44 @@ def test_every_stage_has_a_card() -> None:
 def test_an_unknown_stage_suggests_the_nearest() -> None:
     with pytest.raises(RecipeError, match="data.read"):
         card_of("data.raed")
+
+
+def test_a_variant_has_a_card_of_its_own() -> None:
+    card = card_of("train.pretrain.curriculum.easy_first")
+    assert "easiest text" in card.summary and {"Pays when", "Hurts when", "Measured here"} <= set(
+        card.sections
+    )
+    assert {"by", "start", "until"} <= {item.name for item in card.settings} and not card.makes
+    inner = card_of("train.pretrain.curriculum.easy_first.by.rarity")
+    assert "rare words" in inner.summary and not inner.settings
+    plain = card_of("data.select.method.dsir")
+    assert plain.body and [item.name for item in plain.settings] == ["ngram", "buckets", "grams"]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("train.pretrain.curriculum", "curriculum.easy_first"),
+        ("train.pretrain.lr.fast", "one of curriculum, sampling"),
+        ("train.pretrain.sampling.bandits", "did you mean 'bandit'"),
+        ("tokenizer.encode.columns.a", "choose no variants"),
+    ],
+)
+def test_an_address_that_leads_nowhere_says_what_would(name: str, told: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        card_of(name)
+    assert told in str(caught.value) or told in (caught.value.expected or "")
+
+
+def test_a_variant_is_shown() -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    from kogata.report.tables import card_view
+
+    shown = StringIO()
+    Console(file=shown, width=120).print(card_view(card_of("train.pretrain.sampling.infobatch")))
+    assert (
+        "hurts when" in shown.getvalue() and "prune" in shown.getvalue() and "makes" not in shown.getvalue()
+    )

@@ -9,8 +9,8 @@ import pytest
 
 from kogata import api
 from kogata.core.errors import RecipeError
+from kogata.core.statistics import mean_interval, paired
 from kogata.runtime.ledger import read_receipts
-from kogata.runtime.statistics import mean_interval, paired
 from tests.runtime.test_run import CHAIN, place, recipe  # noqa: F401
 
 

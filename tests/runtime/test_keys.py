@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
+from kogata.core.artifact import Kind
 from kogata.core.registry import registry
-from kogata.core.stage import Share
+from kogata.core.stage import InputPath, Share, Stage
 from kogata.runtime import keys
 
 
@@ -54,7 +56,7 @@ def test_seed_settings_processes_and_contents() -> None:
     assert key("train.pretrain", {"steps": 5}) != key("train.pretrain", {"steps": 6})
     assert key("train.pretrain", {"steps": 5}) != key("train.pretrain", {"steps": 5}, world=2)
     assert key("tokenizer.train", {}) == key("tokenizer.train", {}, world=2)
-    first, second = ({"path": digest} for digest in ("a", "b"))
+    first, second = ({("path",): digest} for digest in ("a", "b"))
     assert key("data.read", {"path": "x"}, content=first) != key("data.read", {"path": "x"}, content=second)
     assert key("data.read", {"path": "/a/x"}, content=first) == key(
         "data.read", {"path": "/b/x"}, content=first
@@ -65,6 +67,89 @@ def test_outside_files_count_by_content(tmp_path: Path) -> None:
     (tmp_path / "小説.txt").write_text("一")
     stage = registry.stage("data.read").model_validate({"path": "小説.txt"}, context={"folder": tmp_path})
     before = keys.outside_content(stage)
-    assert set(before) == {"path"}
+    assert set(before) == {("path",)}
     (tmp_path / "小説.txt").write_text("二")
     assert keys.outside_content(stage) != before
+
+
+def filtering(folder: Path, good: str, tests: object) -> Stage:
+    rules = {"classifier": {"positives": good}, "decontaminate": {"against": tests}}
+    return registry.stage("data.filter").model_validate({"rules": rules}, context={"folder": folder})
+
+
+def test_files_named_deep_in_the_settings_count_by_content(tmp_path: Path) -> None:
+    for place in ("here", "there"):
+        (tmp_path / place / "評価").mkdir(parents=True)
+        (tmp_path / place / "good.txt").write_text("good")
+        (tmp_path / place / "評価" / "a.txt").write_text("a")
+    found = {}
+    for place in ("here", "there"):
+        stage = filtering(tmp_path / place, "good.txt", ["評価", "good.txt"])
+        content = keys.outside_content(stage)
+        assert set(content) == {("rules", "classifier", "positives"), ("rules", "decontaminate", "against")}
+        found[place] = key("data.filter", stage.model_dump(), content=content)
+    assert found["here"] == found["there"], "where the files lie does not count"
+    stage = filtering(tmp_path / "here", "good.txt", ["評価", "good.txt"])
+    for changed in ("good.txt", "評価/a.txt"):
+        (tmp_path / "here" / changed).write_text("changed")
+        content = keys.outside_content(stage)
+        again = key("data.filter", stage.model_dump(), content=content)
+        assert again not in found.values(), changed
+        found[changed] = again
+
+
+class Part(BaseModel):
+    files: dict[str, list[InputPath]] = {}
+    note: str = ""
+
+
+class Deep(Stage):
+    """Names files in lists and mappings of settings of its own."""
+
+    makes = Kind.CORPUS
+    parts: list[Part] = []
+    by_name: dict[str, Part] = {}
+    source: InputPath | list[InputPath] | bool = False
+
+
+def test_lists_and_mappings_of_settings_are_looked_into(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    settings = {
+        "parts": [{"note": "/no/path"}, {"files": {"x": ["a.txt"]}}],
+        "by_name": {"b.c": {"files": {"y": ["a.txt", "a.txt"]}}},
+        "source": ["hub:one/two", "a.txt"],
+    }
+    stage = Deep.model_validate(settings, context={"folder": tmp_path})
+    content = keys.outside_content(stage)
+    assert set(content) == {("parts", 1, "files"), ("by_name", "b.c", "files"), ("source",)}
+    other = settings | {"source": ["hub:one/three", "a.txt"]}
+    changed = keys.outside_content(Deep.model_validate(other, context={"folder": tmp_path}))
+    assert {at for at in content if content[at] != changed[at]} == {("source",)}, "a hub's name counts"
+    found = keys.key_of(
+        "data.read", stage, {}, seed=0, world=1, device="cpu", clock=None, content=content
+    )  # every address is found again among the settings
+    assert len(found) == 32
+
+
+def test_what_changes_only_the_cost_is_no_part_of_the_key() -> None:
+    settings = {"path": "/a/x.warc.gz"}
+    assert key("data.extract", settings) == key("data.extract", settings | {"processes": 3})
+    assert key("data.extract", settings) != key("data.extract", settings | {"max_page": "1MB"})
+
+
+def test_versions_of_packages_that_make_the_text_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key("data.extract", {"path": "/a/x.warc.gz"})
+    monkeypatch.setattr(keys, "package_version", lambda name: "0.1" if name == "resiliparse" else "1")
+    assert key("data.extract", {"path": "/a/x.warc.gz"}) != before
+
+
+def test_imports_for_types_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = (
+        "if TYPE_CHECKING:\n    from kogata.nn.spec import ModelSpec\nfrom kogata.engine.text import spaced\n"
+    )
+    monkeypatch.setattr(keys, "_source", lambda module: source)
+    keys._imports.cache_clear()
+    try:
+        assert "engine.text" in keys._imports("x") and "nn.spec" not in keys._imports("x")
+    finally:
+        keys._imports.cache_clear()

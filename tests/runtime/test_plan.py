@@ -43,6 +43,26 @@ def test_each_stage_takes_the_newest_of_its_kind() -> None:
     assert steps["data.filter"].fused_into is None
 
 
+def test_only_the_last_of_fused_neighbours_pays_for_writing() -> None:
+    alone = plan(stages()[0]).steps[0].forecast
+    first, second = plan(*stages()[:2]).steps
+    assert alone.seal_seconds > 0 and alone.disk_bytes > 0
+    assert first.forecast.cost.seconds == pytest.approx(alone.cost.seconds - alone.seal_seconds)
+    assert first.forecast.disk_bytes == 0
+    assert second.forecast.seal_seconds > 0 and second.forecast.disk_bytes > 0
+
+
+def test_characters_train_with_smaller_steps_and_a_higher_rate() -> None:
+    made = {}
+    for name in ("characters", "bpe"):
+        parts = stages(steps=200)
+        parts[2] = {"tokenizer.train": {"method": name}}
+        train = next(item for item in plan(*parts).steps if item.step.name == "train.pretrain")
+        made[name] = (train.stage.batch, train.stage.lr)
+    assert made["characters"][0] < made["bpe"][0]
+    assert made["characters"][1] > made["bpe"][1]
+
+
 def test_a_plan_without_elastic_time_adds_up() -> None:
     made = plan(*stages(steps=10))
     seconds = sum(item.forecast.cost.seconds or 0 for item in made.steps)
@@ -85,3 +105,13 @@ def test_a_stage_without_its_input_says_what_makes_it() -> None:
     with pytest.raises(RecipeError, match="nothing before train.pretrain makes the tokens") as caught:
         plan(stages()[0], {"train.pretrain": {}})
     assert "tokenizer.encode" in str(caught.value)
+
+
+def test_two_trainings_are_two_tries_unless_the_recipe_says_otherwise() -> None:
+    first, second = ({"train.pretrain": {"as": name, "steps": 9}} for name in ("small", "large"))
+    made = plan(*stages()[:4], first, second)
+    assert made.steps[-1].inputs == {"tokens": "tokenizer.encode", "model": None}
+    with pytest.raises(RecipeError, match="could take its model from several stages"):
+        plan(*stages()[:4], first, second, {"evaluate": {}})
+    second["train.pretrain"]["use"] = {"model": "small"}
+    assert plan(*stages()[:4], first, second).steps[-1].inputs["model"] == "small"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
@@ -167,6 +167,10 @@ class Energy:
         source = self.source if self.source == other.source else f"{self.source}+{other.source}"
         return Energy(low=self.low + other.low, high=self.high + other.high, source=source)
 
+    def scaled(self, factor: float) -> Energy:
+        """Gives a part of it, or a multiple."""
+        return Energy(low=self.low * factor, high=self.high * factor, source=self.source)
+
     def __str__(self) -> str:
         return f"{format_joules(self.low)}–{format_joules(self.high)} ({self.source})"
 
@@ -227,3 +231,17 @@ class Forecast:
     cost: Cost = field(default_factory=Cost)
     disk_bytes: int = 0
     """Bytes the artifact and its partial work take on disk."""
+    seal_seconds: float = 0.0
+    """The part of the cost that writes the artifact; saved where a fused neighbour takes the documents."""
+    advice: str = ""
+    """What would fit, where this does not fit the memory budget."""
+
+    def fused(self) -> Forecast:
+        """Takes out what writing would cost, for a stage whose documents go straight to the next."""
+        cost, less = self.cost, self.seal_seconds
+        if not less or not cost.seconds:
+            return self
+        cpu = None if cost.cpu_seconds is None else max(0.0, cost.cpu_seconds - less)
+        joules = None if cost.joules is None else cost.joules.scaled(max(0.0, 1 - less / cost.seconds))
+        left = replace(cost, seconds=max(0.0, cost.seconds - less), cpu_seconds=cpu, joules=joules)
+        return replace(self, cost=left, disk_bytes=0, seal_seconds=0.0)

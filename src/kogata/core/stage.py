@@ -27,6 +27,8 @@ class Slot:
     kinds: tuple[Kind, ...]
     optional: bool = False
     many: bool = False
+    asked: bool = False
+    """Filled only where the recipe names it under `use`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,8 +177,12 @@ class Stage(BaseModel):
     """Its result depends on torch's version, the device and the precision: they enter the key."""
     imports_torch: ClassVar[bool] = False
     """Its `run` imports torch, and its forecast counts that (a stage that trains always does)."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Packages whose versions its result depends on: they enter the key."""
+    cost_only: ClassVar[frozenset[str]] = frozenset()
+    """Settings that change what it costs and never what it makes: they stay out of the key."""
 
-    def kind(self, facts: Mapping[str, Facts | None]) -> Kind:
+    def made_kind(self, facts: Mapping[str, Facts | None]) -> Kind:
         """Says what kind this stage makes, given its inputs' facts (`{"kind": …}` is among them)."""
         if isinstance(self.makes, SameAs):
             given = facts[self.makes.slot]
@@ -212,6 +218,10 @@ class Stage(BaseModel):
     def per_document(cls) -> bool:
         """Says whether this stage works document by document and may be fused with its neighbours."""
         return cls.each is not Stage.each
+
+    def streams(self) -> bool:
+        """Says whether, set as it is, it works document by document; else `run` does the work."""
+        return self.per_document()
 
 
 def one(given: Given, slot: str) -> Artifact:

@@ -5,11 +5,16 @@ Imports no torch: plans use it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from kogata.core.amounts import format_seconds
+from kogata.core.amounts import format_bytes, format_seconds
+from kogata.core.errors import RecipeError
 from kogata.core.receipt import Machine
-from kogata.engine.costs import step_cost
+from kogata.core.shape import ModelShape
+from kogata.engine.costs import peak_bytes, step_cost
+from kogata.nn.mixers import read_pattern
+from kogata.nn.sharing import Sharing, read_sharing
 from kogata.nn.spec import ModelSpec
 
 LADDER = (
@@ -49,8 +54,61 @@ def shape_of(family: str, layers: int, width: int, tied: bool = False) -> Shape:
     return Shape(layers=layers, width=width, heads=heads, kv_heads=heads, ffn_width=ffn, tied=tied)
 
 
-def spec_of(family: str, shape: Shape, vocab_size: int, context: int) -> ModelSpec:
-    """Makes the spec of a shape; its context is what the model is meant for, at least 256."""
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """What a shape has beside its sizes: mixers, feed-forward parts, what is shared."""
+
+    pattern: tuple[Any, ...] | None = None
+    ffn: str | dict[str, Any] | None = None
+    sharing: dict[str, int] | None = None
+    embed_width: int | None = None
+
+    @staticmethod
+    def of(asked: ModelShape) -> Extras:
+        """Reads them from the settings."""
+        return Extras(
+            pattern=None if asked.pattern is None else tuple(asked.pattern),
+            ffn=asked.ffn,
+            sharing=asked.sharing,
+            embed_width=asked.embed_width,
+        )
+
+    def fits(self, layers: int) -> bool:
+        """Says whether so many layers can have them."""
+        shared = self._shared()
+        stored, rest = divmod(layers, shared.times * shared.loops)
+        return stored >= max(1, len(self.pattern or ())) and not rest
+
+    def fields(self, layers: int) -> dict[str, Any]:
+        """Gives the spec's fields for so many layers; refuses what cannot be."""
+        found: dict[str, Any] = {}
+        shared = self._shared()
+        stored = max(1, layers // (shared.times * shared.loops))
+        if self.pattern is not None:
+            of = "the model's layers" if stored == layers else "the blocks whose weights are stored"
+            names, settings = read_pattern(self.pattern, stored, of)
+            order = range(layers) if layers % (shared.times * shared.loops) else shared.order(layers)
+            found["mixers"] = tuple(names[block % stored] for block in order)
+            found["mixer_settings"] = tuple(settings[block % stored] for block in order)
+        if shared != Sharing():
+            found["sharing"] = shared.model_dump()
+        if isinstance(self.ffn, dict):
+            ((found["ffn"], found["ffn_settings"]),) = self.ffn.items()
+        elif self.ffn is not None:
+            found["ffn"] = self.ffn
+        if self.embed_width is not None:
+            found["embed_width"] = self.embed_width
+        return found
+
+    def _shared(self) -> Sharing:
+        return read_sharing(self.sharing)
+
+
+NONE = Extras()
+
+
+def spec_of(family: str, shape: Shape, vocab_size: int, context: int, extras: Extras = NONE) -> ModelSpec:
+    """Makes the spec of a shape; its context is what the model is meant for."""
     return ModelSpec.of_family(
         family,
         vocab_size=vocab_size,
@@ -61,22 +119,30 @@ def spec_of(family: str, shape: Shape, vocab_size: int, context: int) -> ModelSp
         ffn_width=shape.ffn_width,
         tied=shape.tied,
         context=context,
+        **extras.fields(shape.layers),
     )
 
 
 def weights_in_products(spec: ModelSpec) -> int:
     """Counts the weights that a token is multiplied with: blocks and head."""
-    return spec.matrix_parameters() + spec.vocab_size * spec.width
+    return spec.matrix_parameters() + spec.head_flops() // 2
 
 
 def by_time(
-    family: str, vocab_size: int, tied: bool, context: int, batch: int, seconds: float, machine: Machine
+    family: str,
+    vocab_size: int,
+    tied: bool,
+    context: int,
+    batch: int,
+    seconds: float,
+    machine: Machine,
+    extras: Extras = NONE,
 ) -> tuple[Shape, float]:
     """Chooses the largest shape that sees enough tokens in the time; gives it and the tokens."""
     best: tuple[Shape, float] | None = None
-    for layers, width in LADDER:
+    for layers, width in _ladder(extras):
         shape = shape_of(family, layers, width, tied)
-        spec = spec_of(family, shape, vocab_size, context)
+        spec = spec_of(family, shape, vocab_size, context, extras)
         tokens = seconds / step_cost(spec, machine, batch=batch, context=context, muon=False).seconds * batch
         if best is None or tokens >= TOKENS_PER_WEIGHT * weights_in_products(spec):
             best = shape, tokens
@@ -86,28 +152,43 @@ def by_time(
     return best
 
 
-def by_tokens(family: str, vocab_size: int, tied: bool, context: int, tokens: float) -> Shape:
+def _ladder(extras: Extras) -> list[tuple[int, int]]:
+    """Lists the shapes whose layers the pattern fits; where none does, the smallest one tells why."""
+    return [(layers, width) for layers, width in LADDER if extras.fits(layers)] or [LADDER[0]]
+
+
+def by_tokens(
+    family: str, vocab_size: int, tied: bool, context: int, tokens: float, extras: Extras = NONE
+) -> Shape:
     """Chooses the largest shape that so many tokens can teach."""
-    best = shape_of(family, *LADDER[0], tied)
-    for layers, width in LADDER:
+    ladder = _ladder(extras)
+    best = shape_of(family, *ladder[0], tied)
+    for layers, width in ladder:
         shape = shape_of(family, layers, width, tied)
-        if tokens < TOKENS_PER_WEIGHT * weights_in_products(spec_of(family, shape, vocab_size, context)):
+        spec = spec_of(family, shape, vocab_size, context, extras)
+        if tokens < TOKENS_PER_WEIGHT * weights_in_products(spec):
             break
         best = shape
     return best
 
 
-def by_parameters(family: str, vocab_size: int, tied: bool, context: int, wanted: float) -> Shape:
+def by_parameters(
+    family: str, vocab_size: int, tied: bool, context: int, wanted: float, extras: Extras = NONE
+) -> Shape:
     """Chooses the shape whose count of weights is nearest to the wanted one."""
     widths = range(32, 2049, 32)
     found: list[tuple[float, Shape]] = []
     for width in widths:
         # Depth grows with width as on the ladder: about one layer per 64 of width.
         for layers in {max(1, round(width / 64)), max(2, round(width / 80)), max(2, round(width / 56))}:
+            if not extras.fits(layers):
+                continue
             shape = shape_of(family, layers, width, tied)
-            count = spec_of(family, shape, vocab_size, context).parameters()
+            count = spec_of(family, shape, vocab_size, context, extras).parameters()
             odd = 0.0 if width % HEAD_DIM == 0 else 0.03  # heads of 64 make faster products
             found.append((abs(count / wanted - 1) + odd, shape))
+    if not found:
+        return shape_of(family, *LADDER[0], tied)
     return min(found, key=lambda pair: pair[0])[1]
 
 
@@ -161,3 +242,68 @@ def lr_for(optimizer: str, batch: int, vocab_size: int, continued: bool) -> tupl
     if small and optimizer != "muon":
         reason = f"measured best for a vocabulary of characters ({base:g} at 1,024), times √(batch / 1,024)"
     return round(lr, 6), reason + (", a quarter to go on with a trained model" if continued else "")
+
+
+def refuse_other_shape(asked: ModelShape, given: ModelSpec) -> None:
+    """Refuses settings of a shape that a model to train on does not have.
+
+    Raises:
+        RecipeError: naming them.
+    """
+    names = ("layers", "width", "heads", "kv_heads", "ffn_width", "tied", "embed_width")
+    found = [name for name in names if getattr(asked, name) not in (None, getattr(given, name))]
+    if asked.family not in (ModelShape.model_fields["family"].default, given.family):
+        found.append("family")
+    if asked.parameters not in ("auto", given.parameters()):
+        found.append("parameters")
+    if asked.sharing is not None and read_sharing(asked.sharing) != given.shared():
+        found.append("sharing")
+    if asked.ffn is not None and given.ffn not in ([asked.ffn] if isinstance(asked.ffn, str) else asked.ffn):
+        found.append("ffn")
+    if asked.pattern is not None:
+        stored = given.stored_layers()
+        if read_pattern(asked.pattern, len(stored))[0] != tuple(map(given.mixer, stored)):
+            found.append("pattern")
+    if found:
+        raise RecipeError(
+            "a given model keeps its shape",
+            where=f"train.pretrain.model.{found[0]}",
+            found=f"{', '.join(found)} beside a model to train on",
+            expected="no `model` settings, or those that model has",
+            remedy="leave `model` out; or begin from scratch, without the slot `model`",
+        )
+
+
+def what_fits(
+    spec: ModelSpec, extras: Extras | None, context: int, memory: int, *, muon: bool, processes: int
+) -> str:
+    """Names what would train in so many bytes: a shorter context; without a given model, a smaller shape."""
+
+    def fits(one: ModelSpec, tokens: int) -> bool:
+        return peak_bytes(one, micro=tokens, muon=muon, processes=processes) <= memory
+
+    found, shorter = [], context // 2
+    while shorter >= 64 and not fits(spec, shorter):
+        shorter //= 2
+    if shorter >= 64:
+        found.append(f"a context of {shorter:,}")
+    for layers, width in reversed([] if extras is None else _ladder(extras)):
+        if layers * width >= spec.layers * spec.width:
+            continue
+        shape = shape_of(spec.family, layers, width, spec.tied)
+        smaller = spec_of(spec.family, shape, spec.vocab_size, context, extras or NONE)
+        if fits(smaller, context):
+            found.append(f"{layers} layers of width {width}")
+            break
+    return f"what would fit: {' or '.join(found)}" if found else "nothing of this kind would fit"
+
+
+def pattern_reason(spec: ModelSpec, context: int) -> str:
+    """Says what a pattern saves against full attention in every layer."""
+    full = replace(spec, mixers=None, mixer_settings=None)
+    held, whole = spec.cache_bytes(context), full.cache_bytes(context)
+    flops = spec.flops_per_token(context) / full.flops_per_token(context)
+    return (
+        f"after {context:,} tokens a cache of {format_bytes(held)}, {held / whole:.0%} of full attention's; "
+        f"{flops:.0%} of its FLOPs"
+    )

@@ -22,6 +22,7 @@ from kogata.engine.hf_folder import (
     weight_files,
     write_json,
 )
+from kogata.engine.hf_hybrids import CODE
 from kogata.nn.decoder import Decoder
 from kogata.nn.spec import ModelSpec
 
@@ -34,14 +35,58 @@ _LAYERS = {
     "ffn.up": "mlp.up_proj",
     "ffn.down": "mlp.down_proj",
 }
+"""Our names in a block → transformers'."""
+_PARTS = {"mixer": "self_attn", "ffn": "mlp"}
+_FAMILY_LAYERS = {
+    "gemma3": {
+        "mixer_after": "post_attention_layernorm",
+        "ffn_norm": "pre_feedforward_layernorm",
+        "ffn_after": "post_feedforward_layernorm",
+    },
+    "lfm2": {
+        "mixer_norm": "operator_norm",
+        "ffn_norm": "ffn_norm",
+        "mixer.out": "self_attn.out_proj",
+        "mixer.q_norm": "self_attn.q_layernorm",
+        "mixer.k_norm": "self_attn.k_layernorm",
+        "ffn.down": "feed_forward.w2",
+    },
+}
+"""What a family calls otherwise."""
+_PIECES = {"lfm2": {"mlp.gate_proj": "feed_forward.w1", "mlp.up_proj": "feed_forward.w3"}}
+_MIXER_LAYERS = {
+    "short_conv": {
+        "mixer.gates_in": "conv.in_proj", "mixer.out": "conv.out_proj", "mixer": {"taps": "conv.conv.weight"},
+    },
+    "gated_delta": {
+        "mixer.out": "linear_attn.out_proj",
+        "mixer.norm": "linear_attn.norm",
+        "mixer": {
+            "taps": "linear_attn.conv1d.weight", "decay": "linear_attn.A_log", "bias": "linear_attn.dt_bias",
+        },
+    },
+}  # fmt: skip
+"""What a mixer's weights are called, where they are not attention's; a weight of the mixer itself in full."""
+_LAST_NORM = {"lfm2": "model.embedding_norm.weight"}
 
 
 def peer_tensors(decoder: Decoder) -> Iterator[tuple[str, Tensor]]:
     """Gives every weight under the name transformers knows it by, as a view: writing into it writes ours."""
+    family = decoder.spec.family
+    if family == "kogata":
+        # Only our own class loads these: the names are ours.
+        for name, weight in decoder.named_parameters():
+            yield f"decoder.{name}", weight.data
+        return
     yield "model.embed_tokens.weight", decoder.embed.weight.data
     for layer, block in enumerate(decoder.layers()):
+        mixer = decoder.spec.mixer(layer)
+        names: dict[str, Any] = {
+            **_LAYERS, **_FAMILY_LAYERS.get(family, {}), **_MIXER_LAYERS.get(mixer, {})
+        }  # fmt: skip
+        prefixes = {**_PARTS, "mixer": "linear_attn" if mixer == "gated_delta" else "self_attn"}
         fused: dict[str, tuple[str, dict[str, int]]] = {}
-        for part, peer in (("mixer", "self_attn"), ("ffn", "mlp")):
+        for part, peer in prefixes.items():
             for name, rows in getattr(block, part).parts().items():
                 fused[f"{part}.{name}"] = (peer, rows)
         for name, weight in block.named_parameters():
@@ -49,15 +94,25 @@ def peer_tensors(decoder: Decoder) -> Iterator[tuple[str, Tensor]]:
             if module in fused:
                 peer, rows = fused[module]
                 for piece, view in zip(rows, weight.data.split(list(rows.values())), strict=True):
-                    yield f"model.layers.{layer}.{peer}.{piece}.{leaf}", view
+                    stem = f"{peer}.{piece}"
+                    stem = _PIECES.get(family, {}).get(stem, stem)
+                    yield f"model.layers.{layer}.{stem}.{leaf}", view
+            elif module == "mixer":
+                yield f"model.layers.{layer}.{names[module][leaf]}", weight.data
             else:
-                yield f"model.layers.{layer}.{_LAYERS[module]}.{leaf}", weight.data
-    yield "model.norm.weight", decoder.norm.weight.data
+                yield f"model.layers.{layer}.{names[module]}.{leaf}", weight.data
+    yield _LAST_NORM.get(family, "model.norm.weight"), decoder.norm.weight.data
     if decoder.head is not None:
         yield "lm_head.weight", decoder.head.weight.data
 
 
-def fill(decoder: Decoder, names: set[str], get: Callable[[str], Tensor], source: str) -> Decoder:
+def fill(
+    decoder: Decoder,
+    names: set[str],
+    get: Callable[[str], Tensor],
+    source: str,
+    done: Callable[[str, Tensor], None] | None = None,
+) -> Decoder:
     """Copies tensors by transformers' names into the decoder, one at a time; half precision is widened.
 
     Args:
@@ -65,6 +120,7 @@ def fill(decoder: Decoder, names: set[str], get: Callable[[str], Tensor], source
         names: all names the source has.
         get: reads one of them.
         source: the file or folder, for messages.
+        done: is told each tensor of ours once it is filled.
 
     Raises:
         DataError: a tensor is missing, surplus or of another shape.
@@ -84,6 +140,8 @@ def fill(decoder: Decoder, names: set[str], get: Callable[[str], Tensor], source
                 expected=str(list(target.shape)),
             )
         target.copy_(value)
+        if done is not None:
+            done(name, target)
         left.discard(name)
     if left:
         some = ", ".join(sorted(left)[:4])
@@ -142,6 +200,8 @@ def save_decoder(
     ids = dict(special_ids) if special_ids is not None else _special_ids(source, end_id)
     write_weights(dict(peer_tensors(decoder)), folder / "model.safetensors")
     write_json(folder / "config.json", config_from_spec(decoder.spec, ids))
+    if decoder.spec.family == "kogata":
+        copy_file(Path(__file__).with_name("remote_code.py"), folder / CODE)
     generation = None if source is None else source / "generation_config.json"
     if generation is not None and generation.exists() and end_id is None and special_ids is None:
         copy_file(generation, folder / generation.name)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kogata.core.receipt import Machine
+from kogata.nn.ffns import GATED, ffn_matrices
 from kogata.nn.spec import ModelSpec
 
 USUAL_FLOPS = 60e9
 """Taken per core where the machine was not measured."""
-BLOCK, HEAD, ATTENTION = 0.906, 0.691, 4.83
-"""Time of the products of blocks, head and attention, per FLOP, over that of large products."""
+BLOCK, HEAD = 0.906, 0.691
+"""Time of the products of blocks and head, per FLOP, over that of large products; of what mixers do beside
+these, their own files say it (`Sizes.slowness`; 4.83 for full attention of up to 256 tokens)."""
 BLOCK_NARROW, HEAD_NARROW = 0.683, 0.596
 """What a width of 64 adds to it; half as much at 128, and so on: norms, gates and softmax are in it.
 These constants: least squares over 14 shapes (widths 64 to 768, 65 to 8,192 ids, 512 to 4,096 tokens a step),
@@ -28,7 +30,7 @@ PLAIN_SECONDS = 2.2e-9
 TORCH_BYTES = 390 * 2**20
 """Resident bytes of a worker that has imported torch, before the first tensor, and of its parent."""
 SAVE_BYTES_PER_SECOND = 250e6
-STAGE_SECONDS = 2.2
+STAGE_SECONDS = 2.8
 """Importing torch, opening tokens, building the model, writing the folder."""
 
 
@@ -40,6 +42,12 @@ class StepCost:
     flops: float
     gemm_share: float
     """Rate over the machine's measured one."""
+
+
+def fuses(spec: ModelSpec) -> bool:
+    """Says whether `nn/fused.py` computes the blocks of such a shape, or plain torch does."""
+    norms = spec.centred_norms or spec.sandwich_norms
+    return spec.ffn in ("swiglu", "relu2") and not (norms or spec.qkv_bias or spec.shared().rank)
 
 
 def gemm_rate(machine: Machine) -> float:
@@ -70,24 +78,23 @@ def step_cost(
         micro: tokens of a forward pass.
         muon: whether Muon trains the matrices.
         iterations: of its orthogonalisation.
-        fused: whether the compiled kernels are used.
+        fused: whether compiled kernels are used, where they can compute the shape.
         processes: that share the cores.
     """
     rate = gemm_rate(machine)
     narrow = 64 / spec.width
-    blocks = 6.0 * spec.matrix_parameters() * batch
-    head = 6.0 * spec.vocab_size * spec.width * batch
-    attention = 6.0 * spec.layers * spec.q_width * context * batch
+    blocks = 3.0 * (spec.product_flops() - spec.head_flops()) * batch
+    head = 3.0 * spec.head_flops() * batch
     products = blocks * (BLOCK + BLOCK_NARROW * narrow) + head * (HEAD + HEAD_NARROW * narrow)
-    products += attention * ATTENTION
+    products += sum(3.0 * one.flops * one.slowness for one in spec.layer_sizes(context)) * batch
     if muon:
         products += MUON * muon_flops(spec, iterations) * processes
     passes = max(1, -(-batch // (micro or batch)))
     other = passes * (spec.layers + 2) * CALL_SECONDS
     adam = spec.parameters() - (spec.matrix_parameters() if muon else 0)
     other += adam * ADAM_SECONDS * processes / machine.cores
-    if not fused:
-        gated = 3 if spec.ffn == "swiglu" else 2
+    if not (fused and fuses(spec)):
+        gated = 2 if spec.ffn == "relu2" else 3
         floats = batch * spec.layers * (8 * spec.width + 4 * spec.q_width + gated * 2 * spec.ffn_width)
         other += floats * PLAIN_SECONDS / machine.cores
     seconds = (products / rate + other) * (SHARED if machine.cores > 1 else 1.0)
@@ -97,30 +104,37 @@ def step_cost(
 
 def muon_flops(spec: ModelSpec, iterations: int = 4) -> float:
     """Counts the products of one Muon step over all matrices of the blocks."""
-    shapes = [(spec.width, spec.q_width)] * 2 + [(spec.width, spec.kv_width)] * 2
-    shapes += [(spec.width, spec.ffn_width)] * (3 if spec.ffn == "swiglu" else 2)
     total = 0.0
-    for rows, columns in shapes:
-        low, high = min(rows, columns), max(rows, columns)
-        total += iterations * (4.0 * low * low * high + 2.0 * low**3)
-    return spec.layers * total
+    sizes = spec.layer_sizes()
+    for layer in spec.stored_layers():
+        for rows, columns in (*sizes[layer].matrices, *ffn_matrices(spec)):
+            low, high = min(rows, columns), max(rows, columns)
+            total += iterations * (4.0 * low * low * high + 2.0 * low**3)
+    return total
 
 
 def micro_tokens(spec: ModelSpec, batch: int, context: int, room: int | None) -> int:
     """Chooses the tokens of one forward pass: the whole batch, unless its activations outgrow the room."""
     if room is None:
         return batch
-    per_token = activation_bytes(spec, 1)
+    per_token = activation_bytes(spec, context) / context
     most = max(context, int(room // max(1, per_token)) // context * context)
     return min(batch, most)
 
 
 def activation_bytes(spec: ModelSpec, tokens: int) -> int:
     """Counts what one forward pass keeps for its backward pass, and what both hold for a moment."""
-    gates = 3 if spec.ffn == "swiglu" else 2
-    kept = 5 * spec.width + 2 * spec.q_width + 2 * spec.kv_width + gates * spec.ffn_width
+    gates = 2 if spec.ffn == "relu2" else 3
+    kept = sum(5 * spec.width + one.kept + gates * spec.ffn_width for one in spec.layer_sizes(tokens))
+    kept += 0 if fuses(spec) else spec.layers * _kept_by_autograd(spec)
     moment = 4 * spec.width + 2 * gates * spec.ffn_width + 2 * spec.q_width
-    return 4 * tokens * (spec.layers * kept + moment)
+    return 4 * tokens * (kept + moment)
+
+
+def _kept_by_autograd(spec: ModelSpec) -> int:
+    """Counts the floats of a token and layer that plain torch keeps beside the kernels, by width 128."""
+    experts = 0 if spec.ffn in (*GATED, "relu2") else len(ffn_matrices(spec, active=True)) // 3
+    return spec.ffn_width + (8 if spec.sandwich_norms else 4) * spec.width + 3 * experts * spec.width
 
 
 def state_bytes(spec: ModelSpec, muon: bool = True) -> int:
@@ -143,7 +157,7 @@ def corpus_start_seconds(
     rows = min(vocab_size, 8192)
     rate = gemm_rate(machine)
     products = rounds * 6.0 * rows * rows * width + 7 * 2.0 * rows * rows * (width + 16)
-    touched = (rounds * 3e-9 + 12e-9) * rows * rows / machine.cores
+    touched = (rounds * 4.5e-9 + 12e-9) * rows * rows / machine.cores
     return 1.1 * products / rate + touched + min(tokens, 24_000_000) * 1.6e-8 + 0.1
 
 

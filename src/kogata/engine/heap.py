@@ -19,10 +19,15 @@ def _call(name: str, *arguments: int) -> None:
             getattr(ctypes.CDLL(None), name)(*arguments)
 
 
+def trim() -> None:
+    """Gives freed memory back to the system without looking for garbage first."""
+    _call("malloc_trim", 0)
+
+
 def give_back() -> None:
     """Gives freed memory back to the system, so that a stage's peak is its own."""
     gc.collect()
-    _call("malloc_trim", 0)
+    trim()
 
 
 @contextlib.contextmanager

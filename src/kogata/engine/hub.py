@@ -69,18 +69,27 @@ def _load(text: str, function: str, **more: Any) -> Any:
 
 def read_hub(text: str, options: ReadOptions, account: Account) -> Iterator[Document]:
     """Yields a data set's rows as documents, streamed."""
-    named = HubName.parse(text)
-    rows = _load(text, "load_dataset", split=named.part, streaming=True)
-    file = InputFile(Path(text), f"{PREFIX}{named.name}")
-    for document in rows_to_documents(enumerate(_plain(rows), 1), file, options, account):
+    for document in rows_to_documents(hub_rows(text), hub_file(text), options, account):
         account.read += 1
         account.read_bytes += len(document.text.encode("utf-8", "surrogatepass"))
         yield document
 
 
-def _plain(rows: Any) -> Iterator[Mapping[str, Any]]:
-    for row in rows:
-        yield dict(row)
+def hub_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yields a data set's numbered rows, streamed."""
+    rows = _load(text, "load_dataset", split=HubName.parse(text).part, streaming=True)
+    for number, row in enumerate(rows, 1):
+        yield number, dict(row)
+
+
+def hub_file(text: str) -> InputFile:
+    """Gives what a data set is called where a file would have a name."""
+    return InputFile(Path(text), f"{PREFIX}{HubName.parse(text).name}")
+
+
+def hub_columns(text: str) -> list[str]:
+    """Lists a data set's columns as the hub states them; empty when it does not."""
+    return list(getattr(_load(text, "load_dataset_builder").info, "features", None) or ())
 
 
 def hub_size(text: str) -> tuple[int, int] | None:

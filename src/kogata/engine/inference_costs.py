@@ -11,7 +11,7 @@ from kogata.nn.spec import ModelSpec
 
 GEMM_EFFICIENCY = 0.80
 """Rate of a forward pass's products over the rate of large ones."""
-SCORING_BYTES = 34 * 2**20
+SCORING_BYTES = 84 * 2**20
 """What scoring holds beside torch, weights and activations."""
 READ_TOUCH_SECONDS = 7e-10
 """Core-seconds per float that norms, rotations and gates touch in a forward pass without fused kernels.
@@ -27,9 +27,9 @@ WRITE_BYTES_PER_SECOND = 120e6
 LLAMA_WRITE_SECONDS = 1.0
 """Of writing 100,000 tokens of a vocabulary into a GGUF file."""
 LLAMA_START_SECONDS = 0.4
-LLAMA_FLOPS = 25e9
+LLAMA_FLOPS = 45e9
 """Of llama.cpp on one core, as its wheel is built; the same in f32, f16 and q8_0 within a third."""
-TRANSFORMERS_START_SECONDS = 2.5
+TRANSFORMERS_START_SECONDS = 2.0
 
 
 def bytes_per_token(vocab_size: int | None, language: str | None) -> float:
@@ -62,7 +62,7 @@ def read_seconds(model: Facts, tokens: float, context: int, machine: Machine) ->
     spec = spec_of(model)
     if spec is None:
         return flops / (0.5 * (machine.gemm_flops or USUAL_FLOPS * machine.cores))
-    gated = 3 if spec.ffn == "swiglu" else 2
+    gated = 2 if spec.ffn == "relu2" else 3
     floats = tokens * spec.layers * (8 * spec.width + 4 * spec.q_width + gated * 2 * spec.ffn_width)
     touched = floats * READ_TOUCH_SECONDS + tokens * spec.vocab_size * READ_LOGIT_SECONDS
     # Memory-bound work gains less from a second core than products do.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kogata.core.recipe import Clock
 from kogata.nn.decoder import Decoder
+from kogata.nn.linear import FactorisedEmbedding
 
 MOST_TOKENS = 24_000_000
 """Tokens counted at most; more change the counts of what matters little."""
@@ -46,13 +47,16 @@ def initialise_from_corpus(
         clock: when it is due, refinement ends sooner: the rate falls to nothing by then.
     """
     assert decoder.head is not None, "a tied embedding cannot hold a bigram model"
-    vocab, width = decoder.spec.vocab_size, decoder.spec.width
+    spec = decoder.spec
+    vocab, width = spec.vocab_size, spec.embed_width or spec.width
     generator = torch.Generator().manual_seed(seed)
     kept = _frequent(shards, vocab)
     counts = _count_pairs(shards, vocab, kept)
     embed, head = _factors(counts, width, generator)
     loss = _refine(counts, embed, head, rounds, clock)
-    embed.mul_((embed.square().mean(1, keepdim=True) + 1e-6).rsqrt())
+    embed.mul_((embed.square().mean(1, keepdim=True) + 1e-6).rsqrt()).div_(spec.embed_scale)
+    if isinstance(decoder.embed, FactorisedEmbedding) and isinstance(decoder.head, FactorisedEmbedding):
+        _widen(decoder.embed, decoder.head, spec.width, generator)
     if kept is None:
         decoder.embed.weight.copy_(embed)
         decoder.head.weight.copy_(head)
@@ -60,11 +64,22 @@ def initialise_from_corpus(
     # What is too rare for statistics starts near the rarest that have them.
     rare = counts.sum(1).argsort()[:256]
     noise = torch.randn(vocab, width, generator=generator)
-    decoder.embed.weight.copy_(embed[rare].mean(0) + 0.3 * noise)
+    decoder.embed.weight.copy_(embed[rare].mean(0) + 0.3 / spec.embed_scale * noise)
     decoder.head.weight.copy_(head[rare].mean(0).expand(vocab, width))
     decoder.embed.weight[kept] = embed
     decoder.head.weight[kept] = head
     return loss
+
+
+def _widen(
+    embed: FactorisedEmbedding, head: FactorisedEmbedding, width: int, generator: torch.Generator
+) -> None:
+    """Turns narrow rows into the wider space and back, so that their products stay what they are."""
+    narrow = embed.weight.shape[1]
+    turn = torch.linalg.qr(torch.randn(width, narrow, generator=generator))[0]
+    scale = (width / narrow) ** 0.5  # keeps the rows' root mean square, which norms divide by
+    embed.widen.weight.copy_(turn * scale)
+    head.widen.weight.copy_(turn / scale)
 
 
 def _blocks(shards: Sequence[np.ndarray]) -> Iterator[Tensor]:

@@ -15,6 +15,7 @@ from kogata.core.errors import DataError
 from kogata.engine.convert import load_decoder
 from kogata.engine.sources import Source, end_id_of, find_model
 from kogata.nn.decoder import Decoder
+from kogata.nn.families import FAMILY
 from kogata.nn.spec import ModelSpec
 
 
@@ -125,17 +126,37 @@ class Foreign(nn.Module):
         return Cache(DynamicCache(config=self.model.config), capacity or 0)  # type: ignore[arg-type]
 
 
-def load_model(name: str | Path, revision: str | None = None) -> LoadedModel:
+def load_model(
+    name: str | Path, revision: str | None = None, adapter: str | Path | None = None
+) -> LoadedModel:
     """Loads a model in float32.
 
     Args:
-        name: a folder, a run's folder, a .gguf file, `smollm2`, `minilm`, or a hub name.
+        name: a folder, a run's folder, a .gguf file, `smollm2`, `minilm`, a hub name, or the folder of an
+            adapter, which names its base.
         revision: branch, tag or commit on the hub.
+        adapter: the folder of an adapter that was trained on this model.
 
     Raises:
-        DataError, EnvironmentProblem: see `find_model`.
+        DataError, EnvironmentProblem: see `find_model`; the adapter is for another base.
     """
-    return load_source(find_model(str(name), revision))
+    from kogata.engine.adapters import base_of, is_adapter, merge, put_on
+
+    if adapter is None and is_adapter(Path(name)):
+        name, adapter = base_of(Path(name)), name
+    loaded = load_source(find_model(str(name), revision))
+    if adapter is not None:
+        if loaded.spec is None:
+            raise DataError(
+                "an adapter needs a model that our decoder can express",
+                where=str(adapter),
+                found=f"architecture {loaded.source.architecture}",
+                expected=f"one of the families {', '.join(FAMILY)}",
+                remedy="merge it with peft and name the merged model",
+            )
+        # Merged, it computes the same with no work beside each layer.
+        merge(put_on(loaded.decoder, Path(adapter)))
+    return loaded
 
 
 def load_source(source: Source) -> LoadedModel:

@@ -30,7 +30,7 @@ from kogata.engine.checkpoint import (
     set_random_state,
 )
 from kogata.engine.parallel import Group
-from kogata.engine.sampler import Batch, Sampler
+from kogata.engine.sampler import Batch, Learner, Sampler
 from kogata.engine.schedule import Schedule
 from kogata.nn.optim import Optimiser
 
@@ -75,6 +75,10 @@ class Technique:
 
     def after_step(self, moment: Moment) -> None:
         """Called when the weights have changed."""
+
+    def row(self) -> dict[str, Any]:
+        """Gives columns for the metrics row of the step just taken."""
+        return {}
 
     def end(self, moment: Moment) -> None:
         """Called once, after the last step, before the weights are saved."""
@@ -124,6 +128,22 @@ class Outcome:
     """Every step's row, as JSON lines."""
     resumed: int | None
     """The step it was resumed at."""
+
+    def write_metrics(self, folder: Path, *, clocked: bool) -> None:
+        """Writes the rows as `metrics.jsonl` of an artifact.
+
+        Without a clock the artifact is the same however fast it was made, killed or not: times are left out.
+        """
+        with (
+            self.metrics.open(encoding="utf-8") as rows,
+            (folder / "metrics.jsonl").open("w", encoding="utf-8") as out,
+        ):
+            for line in rows:
+                row = json.loads(line)
+                kept = row if clocked else {key: value for key, value in row.items() if key not in TIMED}
+                out.write(json.dumps(kept, ensure_ascii=False) + "\n")
+            out.flush()
+            os.fsync(out.fileno())
 
 
 def train(run: Training, bench: Bench) -> Outcome:
@@ -235,12 +255,19 @@ class _Loop:
                 expected="at least one token that counts",
                 remedy="check the columns, the mask and the context: answers may be cut off",
             )
-        total = 0.0
+        total, seen, at = 0.0, [0.0] * batch.rows, batch.first
         for part in batch.parts:
             loss = run.objective(part, 1.0 / batch.count)
             loss.backward()
             total += float(loss.detach())
-        (total,) = group.sum_gradients(self.parameters, [total])
+            if part.losses is not None:
+                seen[at : at + len(part.losses)] = part.losses.mean(1, dtype=torch.float64).tolist()
+                at += len(part.losses)
+        # Every process fills in its own rows: the sum is all of them, the same everywhere.
+        total, *seen = group.sum_gradients(self.parameters, [total, *seen])
+        if seen and isinstance(run.sampler, Learner):
+            run.sampler.learn(seen)
+            total = sum(seen) / len(seen)  # What rows weigh is no matter of the text: the plain loss is told.
         return total, batch.tokens
 
     def _norm(self) -> float:
@@ -280,6 +307,10 @@ class _Loop:
         if run.heldout is not None and math.floor(progress * HELDOUT_LOOKS) != self.looked and self.step > 1:
             self.looked = math.floor(progress * HELDOUT_LOOKS)
             row["heldout_bits_per_byte"] = round(run.heldout(), 5)
+        for technique in run.techniques:
+            row |= technique.row()
+        if isinstance(run.sampler, Learner):
+            row |= run.sampler.row()
         self.losses.append(loss)
         bench.count(tokens=tokens, flops=tokens * run.flops_per_token)
         if run.group.rank:

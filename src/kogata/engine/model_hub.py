@@ -9,7 +9,7 @@ from typing import Any
 
 from kogata.core.errors import DataError, EnvironmentProblem, KogataError
 from kogata.engine.hf_config import try_spec
-from kogata.engine.hf_folder import PICKLED, weight_files
+from kogata.engine.hf_folder import PICKLED, TOKENIZER_FILES, weight_files
 from kogata.engine.sources import WANTED, Source, check_usable, describe_folder, offline
 
 
@@ -65,6 +65,19 @@ def download(source: Source) -> Path:
         found = snapshot_download(
             source.name, revision=source.revision, allow_patterns=list(WANTED), ignore_patterns=["*/*"]
         )
+    except Exception as error:
+        problem = _explain(error, source.name, source.revision)
+        raise (problem or _no_network(source.name, str(error))) from None
+    return Path(found)
+
+
+def download_tokenizer(source: Source) -> Path:
+    """Brings only a model's tokenizer files here, at the commit it was pinned to; gives their folder."""
+    from huggingface_hub import snapshot_download
+
+    wanted = ["config.json", *TOKENIZER_FILES]
+    try:
+        found = snapshot_download(source.name, revision=source.revision, allow_patterns=wanted)
     except Exception as error:
         problem = _explain(error, source.name, source.revision)
         raise (problem or _no_network(source.name, str(error))) from None

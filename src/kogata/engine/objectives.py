@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from kogata.engine.frozen import KeptOutputs
+from kogata.engine.rows import PackedBatch
 from kogata.engine.sampler import Batch
 from kogata.nn.decoder import Decoder
 from kogata.nn.kernels import Kernels
 from kogata.nn.losses import linear_cross_entropy
+from kogata.nn.packed import PackedHidden
+
+
+def mixtures(decoder: nn.Module) -> list[Any]:
+    """Lists the feed-forward parts whose experts are balanced: they want to know their part of a step."""
+    return [module for module in decoder.modules() if hasattr(module, "part_of_step")]
 
 
 class LanguageModelling:
@@ -28,13 +38,92 @@ class LanguageModelling:
         kernels: Kernels | None = None,
     ) -> None:
         self.decoder, self.hidden, self.kernels = decoder, hidden, kernels
+        self.mixtures = mixtures(decoder)
 
     def __call__(self, batch: Batch, scale: float) -> Tensor:
+        for mixture in self.mixtures:
+            mixture.part_of_step = batch.targets.numel() * scale
         if self.hidden is None or batch.documents is not None:
             hidden = self.decoder.hidden(batch.inputs, documents=batch.documents)
         else:
             hidden = self.hidden(batch.inputs)
-        weight, kernels = self.decoder.head_weight, self.kernels
+        hidden, weight = self.decoder.for_head(hidden)
+        kernels = self.kernels
+        weights, losses = batch.weights, batch.losses
+        if batch.weigh is not None and losses is not None:
+            # How much a row counts hangs on its own loss: one more product with the head, no gradients.
+            with torch.no_grad():
+                linear_cross_entropy(
+                    hidden.detach(), weight.detach(), batch.targets, kernels=kernels, losses=losses
+                )
+            weights, losses = batch.weigh(losses.mean(1))[:, None].expand_as(losses), None
         return linear_cross_entropy(
-            hidden, weight, batch.targets, batch.weights, scale=scale, kernels=kernels
+            hidden, weight, batch.targets, weights, scale=scale, kernels=kernels, losses=losses
         )
+
+
+class TrainedTokens:
+    """Predicts the tokens that count of packed rows; head and cross-entropy work on those alone.
+
+    Args:
+        packed: computes hidden vectors of packed rows.
+        first: the lowest layer with something trained; below it nothing is kept for a backward pass.
+        kept: outputs of what lies below, from the first pass on; None computes them each time.
+    """
+
+    def __init__(self, packed: PackedHidden, first: int = -1, kept: KeptOutputs | None = None) -> None:
+        self.packed, self.first, self.kept = packed, first, kept
+        self.mixtures = mixtures(packed.decoder)
+
+    def __call__(self, batch: Batch, scale: float) -> Tensor:
+        assert isinstance(batch, PackedBatch) and batch.documents is not None and batch.weights is not None
+        for mixture in self.mixtures:
+            mixture.part_of_step = float(batch.weights.sum()) * scale
+        x, ends = self._below(batch), batch.documents[0]
+        packed = self.packed
+        layers = len(packed.decoder.blocks)
+        counted = batch.weights[0].nonzero()[:, 0]
+        x = packed.blocks(x, ends, max(0, self.first), layers, counted, batch.shared)
+        hidden, weight = packed.decoder.for_head(packed.finish(x))
+        return linear_cross_entropy(
+            hidden,
+            weight,
+            batch.targets[0][counted],
+            batch.weights[0][counted],
+            scale=scale,
+            kernels=packed.kernels,
+        )
+
+    def _below(self, batch: PackedBatch) -> Tensor:
+        """Gives what enters the lowest trained layer."""
+        assert batch.documents is not None
+        packed, kept, ids, ends = self.packed, self.kept, batch.inputs[0], batch.documents[0]
+        if self.first <= 0:
+            return packed.decoder.embed(ids)
+        if kept is None:
+            with torch.no_grad():
+                return self._frozen(ids, ends, batch.shared)
+        pieces = list(zip([0, *ends[:-1]], ends, strict=True))
+        shared = [batch.shared if at else 0 for at in range(len(pieces))]
+        new = [at for at, again in enumerate(batch.again) if not again]
+        found: dict[int, Tensor] = {}
+        with torch.no_grad():
+            if len(new) == len(pieces):
+                x = self._frozen(ids, ends, batch.shared)
+                for at, (start, stop) in enumerate(pieces):
+                    found[at] = torch.cat([x[: shared[at]], x[start:stop]])
+            elif new:
+                whole = [torch.cat([ids[: shared[at]], ids[slice(*pieces[at])]]) for at in new]
+                sizes = list(map(len, whole))
+                x = self._frozen(torch.cat(whole), torch.tensor(sizes).cumsum(0).tolist(), 0)
+                found = dict(zip(new, x.split(sizes), strict=True))
+        for at, row in enumerate(batch.rows):
+            if at in found:
+                kept.write(row, found[at])
+                found[at] = kept.rounded(found[at])
+            else:
+                found[at] = kept.read(row).to(ids.device)
+        return torch.cat([found[at][shared[at] :] for at in range(len(pieces))])
+
+    def _frozen(self, ids: Tensor, ends: list[int], shared: int) -> Tensor:
+        return self.packed.blocks(self.packed.decoder.embed(ids), ends, 0, self.first, shared=shared)

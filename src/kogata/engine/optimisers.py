@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from kogata.nn.decoder import Decoder
+from kogata.nn.norm import AfterNorm
 from kogata.nn.optim import AdamW, Group, Matrix, Muon, Optimiser, matrices_of
 
 MUON_LR = 0.014
@@ -44,6 +45,8 @@ def build_optimiser(
     ratio = base / usual
     matrices, vectors = split_parameters(decoder)
     embed, head = (CORPUS_EMBED_LR, CORPUS_HEAD_LR) if corpus_start else (EMBED_LR, HEAD_LR)
+    # Rows that are multiplied after the lookup are smaller by that, and so are their steps.
+    embed /= decoder.spec.embed_scale
     if decoder.head is None:
         groups = [Group(named=_alive([("embed.weight", decoder.embed.weight)]), lr=TIED_LR * ratio)]
     else:
@@ -80,6 +83,10 @@ def split_parameters(decoder: Decoder) -> tuple[list[Matrix], list[tuple[str, Te
             else:
                 vectors.append((full, weight))
     vectors += _alive([("norm.weight", decoder.norm.weight)])
+    # What stands beside the blocks: the changes of loops, and what widens narrow embeddings.
+    for name, weight in decoder.named_parameters():
+        if (name.startswith("loops.") or ".widen." in name) and weight.requires_grad:
+            matrices += matrices_of(name, weight, [weight.shape[0]])
     return matrices, vectors
 
 
@@ -87,7 +94,9 @@ def hold_gains(decoder: Decoder) -> None:
     """Keeps the gains of the norms before mixers, feed-forward parts and head at one: the matrices behind
     them can say the same, and a step is cheaper. Gains of queries and keys are trained."""
     for module in decoder.modules():
-        if isinstance(module, nn.RMSNorm) and module.normalized_shape[0] == decoder.spec.width:
+        if not isinstance(module, nn.RMSNorm) or isinstance(module, AfterNorm):
+            continue
+        if module.normalized_shape[0] == decoder.spec.width:
             module.weight.requires_grad_(False)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +16,19 @@ from kogata.core.amounts import format_count
 from kogata.core.errors import DataError, RecipeError
 from kogata.core.recipe import Clock
 from kogata.core.stage import Bench
+from kogata.core.variants import Choice
 from kogata.engine.checkpoint import load_checkpoint
 from kogata.engine.convert import load_decoder, save_decoder
 from kogata.engine.heap import give_back, kept
 from kogata.engine.initialise import initialise_from_corpus
-from kogata.engine.loop import TIMED, Outcome, Technique, Training, train
+from kogata.engine.loop import Outcome, Technique, Training, train
 from kogata.engine.objectives import LanguageModelling
 from kogata.engine.optimisers import build_optimiser, hold_gains
 from kogata.engine.parallel import Group
-from kogata.engine.sampler import RampSampler, WindowSampler
+from kogata.engine.sampler import Learner, Sampler
+from kogata.engine.sampling import make_sampler
 from kogata.engine.schedule import StepSchedule, TimeSchedule
+from kogata.engine.supply import Supply
 from kogata.engine.tokens import TokenStore
 from kogata.nn import fused
 from kogata.nn.decoder import Decoder
@@ -39,7 +41,6 @@ SAVE_SECONDS = 0.2
 CLIP = 1.0
 """Gradients longer than this are shortened to it: without it single steps at a high rate undid minutes."""
 HELDOUT_TOKENS = 4096
-LEAST_CONTEXT = 64
 START_SHARE = 0.1
 """Of the time left, that the start from the corpus may take on a computer that is busier than planned."""
 LEAST_STEPS_FOR_HELDOUT = 100
@@ -52,7 +53,9 @@ class Length:
     steps: int | None = None
     limit: float | None = None
     """Seconds, where the stage has a time of its own."""
-    warmup: int = 10
+    began: float | None = None
+    """When that time began, by the bench's clock; None: with the training."""
+    warmup: int | None = 10
     decay: float = 0.6
 
     def seconds_left(self, bench: Bench) -> float | None:
@@ -62,6 +65,7 @@ class Length:
 
     def schedule(self, bench: Bench, spec: ModelSpec, began: float) -> StepSchedule | TimeSchedule:
         """Makes the schedule; what was done since the stage began counts."""
+        assert self.warmup is not None, "whoever knows the steps chooses the warm-up"
         if self.steps is not None:
             return StepSchedule(steps=self.steps, warmup=min(self.warmup, self.steps // 5), decay=self.decay)
         reserve = SAVE_SECONDS + 4 * spec.parameters() / SAVE_BYTES_PER_SECOND
@@ -93,8 +97,10 @@ class Pretraining:
     batch: int = 2048
     micro: int = 2048
     context: int = 256
-    short: float = 0.5
-    """Share of training with windows of half the context."""
+    curriculum: Choice | None = None
+    """What is seen when; None: `half_length`."""
+    sampling: Choice | None = None
+    """Which text is sampled and how much it counts; None: `proportional`."""
     corpus_start: bool = True
     rounds: int = 32
     """Of the corpus start's refinement."""
@@ -121,7 +127,7 @@ def prepare_torch(bench: Bench) -> None:
 
 
 def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
-    began = bench.clock.now()
+    began = bench.clock.now() if job.length.began is None else job.length.began
     store = TokenStore.open(job.tokens, "train")
     sampler = _sampler(job, bench, store)
     fresh = load_checkpoint(bench.checkpoints) is None
@@ -167,6 +173,8 @@ def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
         "kernels": kernels,
         "processes": bench.world,
     }
+    if isinstance(sampler, Learner):
+        training |= sampler.record()
     if group.rank == 0:
         _write(job, bench, decoder, outcome, training, clocked)
     group.wait()
@@ -183,7 +191,7 @@ def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
     }
 
 
-def _sampler(job: Pretraining, bench: Bench, store: TokenStore) -> RampSampler:
+def _sampler(job: Pretraining, bench: Bench, store: TokenStore) -> Sampler:
     if store.tokens <= job.context:
         raise DataError(
             "the training tokens fill no window",
@@ -192,22 +200,19 @@ def _sampler(job: Pretraining, bench: Bench, store: TokenStore) -> RampSampler:
             expected=f"more than the context of {job.context}",
             remedy="give more text, or a smaller `context`",
         )
-    contexts = [job.context]
-    if job.short > 0 and job.context >= 2 * LEAST_CONTEXT:
-        contexts = [job.context // 2, job.context]
-    samplers = [
-        WindowSampler(
-            store.ids,
-            store.offsets,
-            context=context,
-            batch=max(1, job.batch // context),
-            micro=max(1, job.micro // context),
-            seed=bench.seed * 7 + number,
-            device=bench.device,
-        )
-        for number, context in enumerate(contexts)
-    ]
-    return RampSampler(samplers, [job.short] * (len(samplers) - 1))
+    supply = Supply(
+        store=store,
+        folder=job.tokens,
+        facts=job.facts,
+        context=job.context,
+        batch=job.batch,
+        micro=job.micro,
+        seed=bench.seed,
+        device=bench.device,
+        label=bench.label,
+        say=bench.log,
+    )
+    return make_sampler(supply, job.curriculum, job.sampling)
 
 
 def _decoder(
@@ -244,7 +249,8 @@ def _decoder(
             prepare_torch(bench)
             took = bench.clock.now() - before
             bench.log(f"embedding and head from the corpus's pairs: {loss:.3f} nats a token ({took:.1f} s)")
-        group.share_tensors([decoder.embed.weight, decoder.head_weight])
+        outer = [part for part in (decoder.embed, decoder.head) if part is not None]
+        group.share_tensors([weight for part in outer for weight in part.parameters()])
     return decoder.to(bench.device), start
 
 
@@ -289,7 +295,7 @@ def _heldout(job: Pretraining, decoder: Decoder) -> Callable[[], float] | None:
         device = decoder.embed.weight.device
         hidden = decoder.hidden(ids[:, :-1].to(device))
         targets = ids[:, 1:].to(device)
-        loss = linear_cross_entropy(hidden, decoder.head_weight, targets, scale=1.0 / targets.numel())
+        loss = linear_cross_entropy(*decoder.for_head(hidden), targets, scale=1.0 / targets.numel())
         return float(loss) * per_byte
 
     return look
@@ -312,14 +318,4 @@ def _write(
     )  # fmt: skip
     with (bench.out / "training.json").open("w", encoding="utf-8") as file:
         json.dump(training, file, ensure_ascii=False, indent=1, sort_keys=True)
-    with (
-        outcome.metrics.open(encoding="utf-8") as rows,
-        (bench.out / "metrics.jsonl").open("w", encoding="utf-8") as out,
-    ):
-        for line in rows:
-            row = json.loads(line)
-            # Without a clock the artifact is the same however fast it was made, killed or not.
-            kept = row if clocked else {key: value for key, value in row.items() if key not in TIMED}
-            out.write(json.dumps(kept, ensure_ascii=False) + "\n")
-        out.flush()
-        os.fsync(out.fileno())
+    outcome.write_metrics(bench.out, clocked=clocked)

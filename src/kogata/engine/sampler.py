@@ -6,9 +6,9 @@ each process takes its part of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,6 +27,10 @@ class Batch:
     """How much each target counts; None counts each once."""
     documents: list[list[int]] | None = None
     """Per row, where each document ends; None: a row is one document."""
+    losses: Tensor | None = None
+    """Filled by the objective with each target's loss in nats [B, T], where the sampler learns from them."""
+    weigh: Callable[[Tensor], Tensor] | None = None
+    """Mean loss of each row [B] → how much each counts [B]; needs `losses`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +40,13 @@ class StepBatch:
     parts: Iterator[Batch] | Sequence[Batch]
     """Worked on one after the other, gradients added."""
     count: float
-    """Targets that count, of all processes together (the sum of weights)."""
+    """What the loss is divided by: targets that count, of all processes together."""
     tokens: int
     """Tokens seen, of all processes together."""
+    rows: int = 0
+    """Rows of all processes together, where the sampler learns from their losses; else 0."""
+    first: int = 0
+    """The number of this process's first row among those of all."""
 
 
 class Sampler(Protocol):
@@ -62,7 +70,24 @@ class Sampler(Protocol):
         ...
 
 
-def _mix(x: np.ndarray, key: int) -> np.ndarray:
+@runtime_checkable
+class Learner(Protocol):
+    """A sampler that learns from the losses of its rows, or has something to say of each step."""
+
+    def learn(self, losses: Sequence[float]) -> None:
+        """Is given the mean loss of each row of the batch taken last, the same in every process."""
+        ...
+
+    def row(self) -> dict[str, Any]:
+        """Gives columns for the metrics row of the batch taken last."""
+        ...
+
+    def record(self) -> dict[str, Any]:
+        """Gives what the facts of the finished training say of it."""
+        ...
+
+
+def mix(x: np.ndarray, key: int) -> np.ndarray:
     """Scrambles 64-bit numbers (the finaliser of splitmix64)."""
     with np.errstate(over="ignore"):
         x = x + np.uint64((key * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) & 0xFFFFFFFFFFFFFFFF)
@@ -85,7 +110,7 @@ def shuffled(indices: np.ndarray, size: int, key: int) -> np.ndarray:
     while len(todo):
         left, right = out[todo] >> half, out[todo] & low
         for turn in range(4):
-            left, right = right, left ^ (_mix(right, key * 4 + turn) & low)
+            left, right = right, left ^ (mix(right, key * 4 + turn) & low)
         out[todo] = (left << half) | right
         todo = todo[out[todo] >= np.uint64(size)]
     return out.astype(np.int64)
@@ -105,6 +130,7 @@ class WindowSampler:
         micro: windows of one forward pass at most.
         seed: decides every order.
         device: where the batches go.
+        documents: the numbers of those that are read; None: all.
     """
 
     def __init__(
@@ -117,11 +143,15 @@ class WindowSampler:
         micro: int | None = None,
         seed: int = 0,
         device: str = "cpu",
+        documents: np.ndarray | None = None,
     ) -> None:
         self.shards = [ids] if isinstance(ids, np.ndarray) else list(ids)
         self.bounds = np.cumsum([0, *(len(shard) for shard in self.shards)])
-        self.offsets = np.asarray(offsets, dtype=np.int64)
-        self.tokens = int(self.offsets[-1])
+        bounds = np.asarray(offsets, dtype=np.int64)
+        self.begins, self.lengths = bounds[:-1], np.diff(bounds)
+        if documents is not None:
+            self.begins, self.lengths = self.begins[documents], self.lengths[documents]
+        self.tokens = int(self.lengths.sum())
         assert self.tokens > context, f"{self.tokens} tokens hold no window of {context}"
         self.context, self.batch, self.micro = context, batch, micro or batch
         self.seed, self.device = seed, device
@@ -149,15 +179,11 @@ class WindowSampler:
         last = self.taken + self.batch * (rank + 1) // world
         self.taken += self.batch
         count = self.batch * self.context
-        return StepBatch(parts=self._parts(first, last), count=float(count), tokens=count)
+        parts, mine = self._parts(first, last), self.batch * rank // world
+        return StepBatch(parts=parts, count=float(count), tokens=count, first=mine)
 
     def _parts(self, first: int, last: int) -> Iterator[Batch]:
-        passes = max(1, -(-(last - first) // self.micro))
-        for i in range(passes):
-            start, stop = first + (last - first) * i // passes, first + (last - first) * (i + 1) // passes
-            if start < stop:
-                rows = torch.from_numpy(self.read_windows(start, stop)).to(self.device)
-                yield Batch(inputs=rows[:, :-1], targets=rows[:, 1:])
+        return batches(self.read_windows, first, last, micro=self.micro, device=self.device)
 
     def read_windows(self, first: int, last: int) -> np.ndarray:
         """Reads windows by their number since the start of training: int64 [n, context + 1]."""
@@ -172,16 +198,15 @@ class WindowSampler:
         return rows
 
     def _key(self, epoch: int, use: int) -> int:
-        return int(_mix(np.array([epoch * 4 + use], dtype=np.uint64), self.seed)[0])
+        return int(mix(np.array([epoch * 4 + use], dtype=np.uint64), self.seed)[0])
 
     def _begin(self, epoch: int) -> None:
         """Lays the documents in this epoch's order; the stream is a ring."""
         if epoch == self._epoch:
             return
-        documents = len(self.offsets) - 1
+        documents = len(self.begins)
         self._order = shuffled(np.arange(documents), documents, self._key(epoch, 0))
-        lengths = self.offsets[self._order + 1] - self.offsets[self._order]
-        self._starts = np.concatenate([[0], np.cumsum(lengths)])
+        self._starts = np.concatenate([[0], np.cumsum(self.lengths[self._order])])
         self._shift = self._key(epoch, 1) % self.tokens
         self._epoch = epoch
 
@@ -193,7 +218,7 @@ class WindowSampler:
             inside = at - int(self._starts[document])
             take = min(len(row) - filled, int(self._starts[document + 1]) - at)
             if take > 0:
-                start = int(self.offsets[self._order[document]]) + inside
+                start = int(self.begins[self._order[document]]) + inside
                 self._copy(row[filled : filled + take], start)
                 filled, at = filled + take, at + take
             document += 1
@@ -212,25 +237,41 @@ class WindowSampler:
 
 
 class RampSampler:
-    """Short windows first, long ones later: early on, little is learned from far away, and short is cheap.
+    """Windows of one length after another: short ones first and long ones later, as a rule.
+
+    Early on, little is learned from far away, and short is cheap.
 
     Args:
         samplers: from short to long, of the same batch in tokens.
         shares: of training, that each but the last has.
+        columns: for each sampler, what the metrics rows of its steps say.
     """
 
-    def __init__(self, samplers: Sequence[WindowSampler], shares: Sequence[float]) -> None:
+    def __init__(
+        self,
+        samplers: Sequence[WindowSampler],
+        shares: Sequence[float],
+        columns: Sequence[dict[str, Any]] | None = None,
+    ) -> None:
         assert len(shares) == len(samplers) - 1
         self.samplers, self.ends = list(samplers), np.cumsum(shares).tolist()
+        self.columns = columns or [{} for _ in samplers]
+        self.turn = 0
 
     @property
     def epochs(self) -> float:
         """How often the data was seen so far."""
         return sum(sampler.epochs for sampler in self.samplers)
 
+    @property
+    def context(self) -> int:
+        """Targets of a row of the batch taken last."""
+        return self.samplers[self.turn].context
+
     def take(self, rank: int = 0, world: int = 1, progress: float = 0.0) -> StepBatch:
         """Gives the next step's batch from the sampler whose turn it is."""
-        return self.samplers[sum(progress >= end for end in self.ends)].take(rank, world)
+        self.turn = turn_at(self.ends, progress)
+        return self.samplers[self.turn].take(rank, world)
 
     def state(self) -> dict[str, Any]:
         """Gives the positions as JSON values."""
@@ -240,3 +281,57 @@ class RampSampler:
         """Goes to the positions."""
         for i, sampler in enumerate(self.samplers):
             sampler.load(state[str(i)])
+
+    def learn(self, losses: Sequence[float]) -> None:
+        """Learns nothing."""
+
+    def row(self) -> dict[str, Any]:
+        """Gives the columns of the length whose turn it was."""
+        return self.columns[self.turn]
+
+    def record(self) -> dict[str, Any]:
+        """Has nothing to say of the whole."""
+        return {}
+
+
+def turn_at(ends: Sequence[float], progress: float) -> int:
+    """Says which of several phases it is, given the share of training at which each but the last ends."""
+    return sum(progress >= end for end in ends)
+
+
+def batches(
+    read: Callable[[int, int], np.ndarray],
+    first: int,
+    last: int,
+    *,
+    micro: int,
+    device: str,
+    weights: Callable[[int, int], np.ndarray] | None = None,
+    losses: bool = False,
+) -> Iterator[Batch]:
+    """Cuts rows into forward passes of nearly the same size and reads each when its turn comes.
+
+    Args:
+        read: (first, last) → rows [n, T + 1], int64.
+        first: number of the first row.
+        last: number after the last row.
+        micro: rows of one forward pass at most.
+        device: where the batches go.
+        weights: (first, last) → how much each target counts [n, T], float32.
+        losses: make room for the losses.
+    """
+    passes = max(1, -(-(last - first) // micro))
+    for i in range(passes):
+        start, stop = first + (last - first) * i // passes, first + (last - first) * (i + 1) // passes
+        if start == stop:
+            continue
+        rows = torch.from_numpy(read(start, stop)).to(device)
+        part = Batch(inputs=rows[:, :-1], targets=rows[:, 1:])
+        if weights is not None:
+            part = replace(part, weights=torch.from_numpy(weights(start, stop)).to(device))
+        yield with_losses(part) if losses else part
+
+
+def with_losses(part: Batch) -> Batch:
+    """Makes room for the losses of a part."""
+    return replace(part, losses=torch.empty(part.targets.shape, device=part.targets.device))

@@ -231,8 +231,10 @@ def _count(shape: list[int]) -> int:
 
 
 def end_id_of(source: Source, folder: Path | None) -> int | None:
-    """Gives the id that ends a text: as the tokenizer names it, else as the config does."""
+    """Gives the id that ends a text: as the tokenizer names it (encoders: the separator), else the config."""
     named = special_id(folder) if folder is not None else None
+    if named is None and folder is not None and source.role == "encoder":
+        named = special_id(folder, "sep_token")
     if named is not None:
         return named
     stated = source.special_ids.get("eos_token_id", source.config.get("eos_token_id"))

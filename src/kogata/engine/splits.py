@@ -164,7 +164,7 @@ def _exactly(
     for parts, names in zip(pieces, hashes, strict=True):
         for part, name in zip(parts, names, strict=True):
             weight[name] = weight.get(name, 0) + len(part)
-    places = _choose(weight, wanted)
+    places = choose_lowest(weight, wanted)
     missing = [name for name in wanted if name not in places.values()]
     if missing or len(places) == len(weight):
         raise _too_small(ahead, wanted, where)
@@ -182,7 +182,7 @@ def _exactly(
         yield from done[name]
 
 
-def _choose(weight: dict[int, int], wanted: dict[str, float]) -> dict[int, str]:
+def choose_lowest(weight: dict[int, int], wanted: dict[str, float]) -> dict[int, str]:
     """Fills the splits with the lowest hashes; passes over what would make one half again too large."""
     places: dict[int, str] = {}
     waiting = sorted(weight)

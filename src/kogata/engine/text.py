@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,8 +18,8 @@ from kogata.engine.encodings import mend
 from kogata.engine.files import COMPRESSED, InputFile, Unreadable
 from kogata.engine.readers._common import LONGEST, ReadOptions
 from kogata.engine.readers.txt import cut_at
+from kogata.engine.shards import SHARD_BYTES, ShardWriter, damaged, read_rows
 
-SHARD_BYTES = 64 * 2**20
 UNSPACED = ("ja", "zh", "th", "lo", "my", "km")
 """Languages that set no spaces between words."""
 UNDECODABLE = 1e-3
@@ -39,13 +38,17 @@ def readers() -> dict[str, ModuleType]:
     return found
 
 
-def input_files(paths: str | Sequence[str]) -> list[InputFile]:
+def input_files(paths: str | Sequence[str], known: Collection[str] | None = None) -> list[InputFile]:
     """Lists the files that paths name, in a fixed order, each once.
+
+    Args:
+        paths: files, folders or patterns.
+        known: suffixes of the formats to take; those of the readers of text, if not given.
 
     Raises:
         DataError: a path names nothing, or a named file is of no known format.
     """
-    known = readers()
+    known = readers() if known is None else known
     suffixes = tuple(suffix + packed for suffix in known for packed in ("", *COMPRESSED))
     found: dict[Path, InputFile] = {}
     for path in [paths] if isinstance(paths, str) else paths:
@@ -59,7 +62,7 @@ def input_files(paths: str | Sequence[str]) -> list[InputFile]:
                     where=str(item),
                     found=f"the ending {file.suffix or 'none'!r}",
                     expected=f"one of {', '.join(known)}, plain or with .gz or .zst",
-                    remedy="rename it (plain text is .txt), or narrow the pattern",
+                    remedy="rename it (plain text is .txt, a page .html), or narrow the pattern",
                 )
             found.setdefault(item.resolve(), file)
     names = Counter(file.name for file in found.values())
@@ -129,67 +132,59 @@ def _count(account: Account, **counts: int) -> None:
             account.extra[name] = account.extra.get(name, 0) + count
 
 
+class Tally:
+    """Counts what goes into the splits of an artifact and listens for its language.
+
+    Args:
+        unit: what is counted: `documents` or `examples`.
+    """
+
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        self._counts: dict[str, dict[str, int]] = {}
+        self._heard: dict[str, list[str]] = {}
+        self._heard_length: Counter[str] = Counter()
+
+    def add(self, split: str, text: str) -> None:
+        """Counts one text of a split."""
+        counts = self._counts.setdefault(split, {self._unit: 0, "bytes": 0, "characters": 0})
+        counts[self._unit] += 1
+        counts["bytes"] += utf8_length(text)
+        counts["characters"] += len(text)
+        # A little of every text until there is enough, so that one odd beginning decides nothing.
+        if self._heard_length[split] < HEARD:
+            piece = text[:2000]
+            self._heard.setdefault(split, []).append(piece)
+            self._heard_length[split] += len(piece)
+
+    def facts(self) -> Facts:
+        """Gives `splits` and `language_hint`."""
+        heard = "\n".join(piece for split in SPLITS for piece in self._heard.get(split, ()))
+        return {
+            "splits": {split: self._counts[split] for split in SPLITS if split in self._counts},
+            "language_hint": language_hint(heard),
+        }
+
+
 class CorpusWriter:
     """Writes documents to a corpus folder: shards of JSON lines per split, the same bytes every time."""
 
     def __init__(self, out: Path, shard_bytes: int = SHARD_BYTES) -> None:
-        self._out, self._shard_bytes = out, shard_bytes
-        self._open: dict[str, tuple[Any, Any]] = {}
-        self._in_shard: Counter[str] = Counter()
-        self._shards: Counter[str] = Counter()
-        self._counts: dict[str, dict[str, int]] = {}
-        self._heard: dict[str, list[str]] = {}
-        self._heard_length: Counter[str] = Counter()
+        self._shards = ShardWriter(out, shard_bytes)
+        self._tally = Tally("documents")
 
     def write(self, document: Document) -> None:
         """Appends a document to its split."""
         row: dict[str, Any] = {"id": document.id, "text": document.text, "source": document.source}
         if document.meta:
             row["meta"] = document.meta
-        line = json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n"
-        split = document.split
-        if split not in self._open or self._in_shard[split] + len(line) > self._shard_bytes:
-            self._next_shard(split)
-        self._open[split][0].write(line)
-        self._in_shard[split] += len(line)
-        counts = self._counts.setdefault(split, {"documents": 0, "bytes": 0, "characters": 0})
-        counts["documents"] += 1
-        counts["bytes"] += utf8_length(document.text)
-        counts["characters"] += len(document.text)
-        self._hear(split, document.text)
-
-    def _hear(self, split: str, text: str) -> None:
-        # A little of every document until there is enough, so that one odd beginning decides nothing.
-        if self._heard_length[split] < HEARD:
-            piece = text[:2000]
-            self._heard.setdefault(split, []).append(piece)
-            self._heard_length[split] += len(piece)
-
-    def _next_shard(self, split: str) -> None:
-        import zstandard
-
-        if split in self._open:
-            self._close(split)
-        path = self._out / f"{split}-{self._shards[split]:05d}.jsonl.zst"
-        file = path.open("wb")
-        self._open[split] = (zstandard.ZstdCompressor(level=3).stream_writer(file, closefd=False), file)
-        self._shards[split] += 1
-        self._in_shard[split] = 0
-
-    def _close(self, split: str) -> None:
-        writer, file = self._open.pop(split)
-        writer.close()
-        file.close()
+        self._shards.write(document.split, row)
+        self._tally.add(document.split, document.text)
 
     def close(self) -> Facts:
         """Finishes the shards and gives the corpus's facts."""
-        for split in list(self._open):
-            self._close(split)
-        heard = "\n".join(piece for split in SPLITS for piece in self._heard.get(split, ()))
-        return {
-            "splits": {split: self._counts[split] for split in SPLITS if split in self._counts},
-            "language_hint": language_hint(heard),
-        }
+        self._shards.close()
+        return self._tally.facts()
 
 
 def seal_documents(documents: Iterable[Document], out: Path) -> Facts:
@@ -210,22 +205,17 @@ def read_corpus(path: Path, split: str) -> Iterator[Document]:
     Raises:
         DataError: a row is not as `CorpusWriter` wrote it.
     """
-    import zstandard
-
     for shard in sorted(path.glob(f"{split}-*.jsonl.zst")):
-        with shard.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as reader:
-            lines = io.TextIOWrapper(reader, encoding="utf-8", newline="\n")
-            for number, line in enumerate(lines, 1):
-                try:
-                    row = json.loads(line)
-                    document = Document(
-                        row["id"], row["text"], split, row.get("source", ""), row.get("meta", {})
-                    )
-                except (ValueError, KeyError) as error:
-                    raise DataError(
-                        "a damaged corpus", where=f"{shard}, row {number}", found=str(error)
-                    ) from None
-                yield document
+        yield from read_shard(shard, split)
+
+
+def read_shard(shard: Path, split: str) -> Iterator[Document]:
+    """Yields the documents of one shard of a corpus, in order; raises as `read_corpus` does."""
+    for where, row in read_rows(shard, "corpus"):
+        try:
+            yield Document(row["id"], row["text"], split, row.get("source", ""), row.get("meta", {}))
+        except KeyError as error:
+            raise damaged("corpus", where, error) from None
 
 
 def read_documents(path: Path) -> Iterator[Document]:
@@ -277,21 +267,17 @@ def language_hint(text: str) -> str:
     return best if scores[best] > 0.1 else "und"
 
 
+_UNSPACED = re.compile("[ぁ-ヿ一-鿿\u0e00-\u0fffက-႟ក-៿]")
+
+
 def spaced(text: str) -> bool:
     """Says whether words are set apart by spaces (not so in Japanese, Chinese, Thai …)."""
     sample = text[:5000]
+    if sample.isascii():
+        return True
     if sample.count("፡") > len(sample) / 30:
         return False
-    letters = sum(char.isalpha() for char in sample)
-    unspaced = sum(
-        "ぁ" <= char <= "ヿ"
-        or "一" <= char <= "鿿"
-        or "\u0e00" <= char <= "\u0fff"
-        or "က" <= char <= "႟"
-        or "ក" <= char <= "៿"
-        for char in sample
-    )
-    return unspaced <= 0.2 * letters
+    return len(_UNSPACED.findall(sample)) <= 0.2 * sum(map(str.isalpha, sample))
 
 
 def reasons_table(account: Account) -> str:

@@ -31,10 +31,14 @@ class TokenStore:
     Attributes:
         ids: every document's ids then the end id, document after document.
         offsets: where each document starts, and last the end of all (uint64, documents + 1).
+        sources: the number of each document's source; None where there is but one.
+        columns: numbers kept of each document, [documents, columns]; None where none are.
     """
 
     ids: np.ndarray
     offsets: np.ndarray
+    sources: np.ndarray | None = None
+    columns: np.ndarray | None = None
 
     @staticmethod
     def open(path: Path, split: str = "train") -> TokenStore:
@@ -61,7 +65,9 @@ class TokenStore:
                 remedy="remove the artifact from the store and run again",
             )
         dtype = np.dtype("<u2") if size == 2 * total else np.dtype("<u4")
-        return TokenStore(np.memmap(file, dtype=dtype, mode="r", shape=(total,)), offsets)
+        ids = np.memmap(file, dtype=dtype, mode="r", shape=(total,))
+        sources, columns = (_beside(path, split, name, len(offsets) - 1) for name in ("sources", "columns"))
+        return TokenStore(ids, offsets, sources, columns)
 
     @property
     def tokens(self) -> int:
@@ -76,6 +82,27 @@ class TokenStore:
     def document(self, number: int) -> np.ndarray:
         """Gives the ids of one document, its end id included."""
         return self.ids[int(self.offsets[number]) : int(self.offsets[number + 1])]
+
+
+def _beside(path: Path, split: str, name: str, documents: int) -> np.ndarray | None:
+    file = path / f"{split}-00000.{name}.npy"
+    if not file.exists():
+        return None
+    found = np.load(file, allow_pickle=False)
+    if len(found) != documents:
+        raise ArtifactError(
+            f"{name} and documents do not belong together",
+            where=str(file),
+            found=f"{len(found)} entries",
+            expected=f"{documents}, one for each document",
+            remedy="remove the artifact from the store and run again",
+        )
+    return found
+
+
+def write_beside_tokens(out: Path, split: str, name: str, values: np.ndarray) -> None:
+    """Writes what is known of every document of a split: `sources` or `columns`."""
+    np.save(out / f"{split}-00000.{name}.npy", values, allow_pickle=False)
 
 
 class TokenWriter:

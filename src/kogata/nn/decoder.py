@@ -3,7 +3,7 @@
 Names of its weights (`i` a block's number): `embed.weight`; `blocks.i.mixer_norm.weight`,
 `blocks.i.mixer.qkv.weight`, `.qkv.bias`, `.q_norm.weight`, `.k_norm.weight`, `.out.weight`;
 `blocks.i.ffn_norm.weight`, `blocks.i.ffn.gate_up.weight` or `.up.weight`, `.down.weight`; `norm.weight`;
-`head.weight` when the head is untied.
+`head.weight` when the head is untied. Other mixers and feed-forward parts name theirs in their own files.
 """
 
 from __future__ import annotations
@@ -16,8 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kogata.core.registry import registry
+from kogata.nn import mixers
 from kogata.nn.cache import Cache
-from kogata.nn.linear import embedding, linear
+from kogata.nn.linear import (
+    FactorisedEmbedding,
+    embedding,
+    factorised_embedding,
+    linear,
+    scaled_embedding,
+)
+from kogata.nn.loops import Loops
+from kogata.nn.norm import AfterNorm, CentredNorm, make_norm
 from kogata.nn.place import Place
 from kogata.nn.rope import Rope
 from kogata.nn.spec import ModelSpec
@@ -28,15 +37,21 @@ class Block(nn.Module):
 
     def __init__(self, spec: ModelSpec, layer: int) -> None:
         super().__init__()
-        mixer = registry.variant("nn.attention", spec.mixer(layer))
+        mixer = mixers.find(spec.mixer(layer))
         ffn = registry.variant("nn.ffn", spec.ffn)
-        self.mixer_norm = nn.RMSNorm(spec.width, eps=spec.norm_eps)
+        self.mixer_norm = make_norm(spec, spec.width)
         self.mixer = mixer.Mixer(spec, layer)
-        self.ffn_norm = nn.RMSNorm(spec.width, eps=spec.norm_eps)
+        self.ffn_norm = make_norm(spec, spec.width)
         self.ffn = ffn.FeedForward(spec, layer)
+        after = spec.sandwich_norms
+        self.mixer_after = AfterNorm(spec.width, eps=spec.norm_eps) if after else None
+        self.ffn_after = AfterNorm(spec.width, eps=spec.norm_eps) if after else None
 
     def forward(self, x: Tensor, place: Place, state: Any = None) -> Tensor:
         """Works on x [B, T, D]."""
+        if self.mixer_after is not None and self.ffn_after is not None:
+            x = x + self.mixer_after(self.mixer(self.mixer_norm(x), place, state))
+            return x + self.ffn_after(self.ffn(self.ffn_norm(x)))
         x = x + self.mixer(self.mixer_norm(x), place, state)
         return x + self.ffn(self.ffn_norm(x))
 
@@ -52,22 +67,32 @@ class Decoder(nn.Module):
     def __init__(self, spec: ModelSpec, seed: int | None = 0) -> None:
         super().__init__()
         self.spec = spec
-        self.embed = embedding(spec.vocab_size, spec.width)
-        self.blocks = nn.ModuleList(Block(spec, layer) for layer in range(spec.layers))
-        self.norm = nn.RMSNorm(spec.width, eps=spec.norm_eps)
-        self.head = None if spec.tied else linear(spec.width, spec.vocab_size)
-        self.rope = Rope(spec.head_dim, spec.rope_theta, spec.rope_scaling, spec.context)
+        self.embed = _embedding(spec)
+        self.blocks = nn.ModuleList(Block(spec, layer) for layer in spec.stored_layers())
+        self.norm = make_norm(spec, spec.width)
+        self.head = None if spec.tied else _head(spec)
+        turned = spec.rotary_dim or spec.head_dim
+        self.rope = Rope(turned, spec.rope_theta, spec.rope_scaling, spec.context, spec.local_rope_theta)
+        self.loops = None if spec.sharing is None else Loops(spec, list(self.blocks))
         if seed is not None:
             initialise(self, seed)
 
     def layers(self) -> list[Block]:
-        """Lists the blocks, typed."""
+        """Lists the blocks, typed; one that several layers share stands there once."""
         return cast(list[Block], list(self.blocks))
 
     @property
     def head_weight(self) -> Tensor:
         """The output matrix [V, D]; the embedding's own when tied."""
-        return self.embed.weight if self.head is None else self.head.weight
+        rows = self.embed if self.head is None else self.head
+        return rows.whole() if isinstance(rows, FactorisedEmbedding) else rows.weight
+
+    def for_head(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Gives vectors and rows whose products are the logits: `hidden` and the head, or both narrow."""
+        rows = self.embed if self.head is None else self.head
+        if isinstance(rows, FactorisedEmbedding):
+            return rows.narrow(hidden), rows.weight
+        return hidden, rows.weight
 
     def hidden(
         self,
@@ -94,15 +119,19 @@ class Decoder(nn.Module):
         cos, sin = self.rope(start, ids.shape[1], positions)
         place = Place(cos, sin, borders)
         x = self.embed(ids)
-        for layer, block in enumerate(self.blocks):
-            x = block(x, place, None if cache is None else cache.states[layer])
+        states = [None] * self.spec.layers if cache is None else cache.states
+        if self.loops is None:
+            for layer, block in enumerate(self.blocks):
+                x = block(x, place, states[layer])
+        else:
+            x = self.loops.run(list(self.blocks), x, place, states)
         if cache is not None:
             cache.length += ids.shape[1]
         return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Computes the scores of every token of the vocabulary, [..., V]."""
-        return F.linear(hidden, self.head_weight)
+        return F.linear(*self.for_head(hidden))
 
     def forward(self, ids: Tensor) -> Tensor:
         """Computes logits [B, T, V] of ids [B, T]; training uses `hidden` and a chunked loss instead."""
@@ -110,8 +139,23 @@ class Decoder(nn.Module):
 
     def new_cache(self, batch: int = 1, capacity: int | None = None) -> Cache:
         """Makes an empty cache for `capacity` tokens (by default the spec's context)."""
-        capacity = capacity or self.spec.context
-        return Cache([block.mixer.new_state(batch, capacity) for block in self.layers()], capacity)
+        capacity, blocks = capacity or self.spec.context, self.layers()
+        order = range(len(blocks)) if self.loops is None else self.loops.order
+        return Cache([blocks[number].mixer.new_state(batch, capacity) for number in order], capacity)
+
+
+def _embedding(spec: ModelSpec) -> nn.Embedding:
+    if spec.embed_width is not None:
+        return factorised_embedding(spec.vocab_size, spec.embed_width, spec.width)
+    if spec.embed_scale != 1.0:
+        return scaled_embedding(spec.vocab_size, spec.width, spec.embed_scale)
+    return embedding(spec.vocab_size, spec.width)
+
+
+def _head(spec: ModelSpec) -> nn.Linear | FactorisedEmbedding:
+    if spec.embed_width is not None:
+        return factorised_embedding(spec.vocab_size, spec.embed_width, spec.width)
+    return linear(spec.width, spec.vocab_size)
 
 
 @torch.no_grad()
@@ -119,17 +163,23 @@ def initialise(decoder: Decoder, seed: int) -> None:
     """Sets every weight from the seed alone, whatever the global random state is.
 
     Matrices are normal with deviation 0.5/√(inputs); layers that write into the residual stream start at
-    zero, so that every block begins as the identity; gains at one, biases at zero.
+    zero, so that every block begins as the identity; gains at one, biases at zero. Where a norm stands after
+    a mixer, its gain starts at zero in their place. A part with weights of another kind sets them itself, in
+    `initialise(generator)`.
     """
     generator = torch.Generator().manual_seed(seed)
     outputs = {
         id(getattr(part, name))
-        for block in decoder.layers()
-        for part in (block.mixer, block.ffn)
-        for name in part.outputs
+        for part in decoder.modules()
+        for name in getattr(part, "outputs", ())
+        if not decoder.spec.sandwich_norms
     }
     for module in decoder.modules():
-        if isinstance(module, nn.RMSNorm):
+        if isinstance(module, AfterNorm):
+            module.weight.fill_(-1.0)
+        elif isinstance(module, CentredNorm):
+            module.weight.zero_()
+        elif isinstance(module, nn.RMSNorm):
             module.weight.fill_(1.0)
         elif isinstance(module, nn.Embedding):
             module.weight.normal_(0.0, 0.02, generator=generator)
@@ -142,3 +192,6 @@ def initialise(decoder: Decoder, seed: int) -> None:
                 module.weight.normal_(0.0, 0.5 * module.in_features**-0.5, generator=generator)
             if module.bias is not None:
                 module.bias.zero_()
+        own = getattr(module, "initialise", None)
+        if own is not None:
+            own(generator)

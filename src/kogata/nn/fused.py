@@ -1,7 +1,9 @@
 """Blocks whose forward and backward pass are each written out: fewer passes over memory than autograd's.
 
-Computes what `Decoder.hidden` computes, for what fits: full attention, plain linear layers without bias,
-norms before mixers and feed-forward parts with gains of one (they start so, and pretraining holds them).
+Computes what `Decoder.hidden` computes, for what fits: full attention and windows, plain linear layers
+without bias, norms before mixers and feed-forward parts with gains of one (they start so, and pretraining
+holds them). Other mixers between them run as they are, their feed-forward parts fused.
+Blocks may stand in the order several times.
 """
 
 from __future__ import annotations
@@ -11,29 +13,49 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kogata.nn.attention._blocks import windowed_backward, windowed_forward
 from kogata.nn.attention.full import Mixer
 from kogata.nn.decoder import Block, Decoder
 from kogata.nn.kernels import MOST_HEAD, Kernels
+from kogata.nn.mixers import find
+from kogata.nn.place import Place
 
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 def fits(decoder: Decoder) -> bool:
-    """Says whether every block can be computed here."""
+    """Says whether the decoder can be computed here, all of it or most of its products."""
     spec = decoder.spec
     plain = spec.ffn in ("swiglu", "relu2") and not spec.qkv_bias and spec.head_dim <= MOST_HEAD
-    return plain and _is_one(decoder.norm) and all(_block_fits(block) for block in decoder.layers())
+    return (
+        plain
+        and (decoder.loops is None or not len(decoder.loops.changes))
+        and _is_one(decoder.norm)
+        and all(_ffn_fits(block) for block in decoder.layers())
+    )
 
 
 def _block_fits(block: Block) -> bool:
-    linears = [m for m in block.modules() if not list(m.children()) and not isinstance(m, nn.RMSNorm)]
+    mixer = block.mixer
     return (
-        type(block.mixer) is Mixer
-        and all(type(m) is nn.Linear and not m._forward_hooks and not m._forward_pre_hooks for m in linears)
+        type(mixer) in (Mixer, find("window").Mixer)
+        and not mixer.keeps
+        and all(map(_is_plain, _leaves(mixer)))
         and _is_one(block.mixer_norm)
-        and _is_one(block.ffn_norm)
     )
+
+
+def _ffn_fits(block: Block) -> bool:
+    return block.ffn_after is None and _is_one(block.ffn_norm) and all(map(_is_plain, _leaves(block.ffn)))
+
+
+def _leaves(part: nn.Module) -> list[nn.Module]:
+    return [m for m in part.modules() if not list(m.children()) and not isinstance(m, nn.RMSNorm)]
+
+
+def _is_plain(module: nn.Module) -> bool:
+    return type(module) is nn.Linear and not module._forward_hooks and not module._forward_pre_hooks
 
 
 def _is_one(norm: nn.RMSNorm) -> bool:
@@ -50,6 +72,9 @@ class FusedHidden:
 
     def __init__(self, decoder: Decoder, kernels: Kernels) -> None:
         self.decoder, self.kernels = decoder, kernels
+        blocks = decoder.layers()
+        order = range(len(blocks)) if decoder.loops is None else decoder.loops.order
+        self.passes = [(blocks[number], _block_fits(blocks[number])) for number in order]
 
     def __call__(self, ids: Tensor) -> Tensor:
         decoder = self.decoder
@@ -60,10 +85,16 @@ class FusedHidden:
         # The decoder's tables repeat the cosine and carry the half-turn's sign in the sine.
         turn = cosine[:, 0, :half].contiguous(), sine[:, 0, half:].contiguous()
         x = decoder.embed(ids).view(batch * tokens, spec.width)
-        for layer, block in enumerate(decoder.layers()):
+        place = Place(cosine, sine)
+        for layer, (block, whole) in enumerate(self.passes):
             facts = _Facts(self.kernels, tokens, spec, turn if spec.has_rope(layer) else None)
             mixer, ffn = block.mixer, block.ffn
             inner = ffn.gate_up if spec.ffn == "swiglu" else ffn.up
+            if not whole:
+                mixed = mixer(block.mixer_norm(x.view(batch, tokens, -1)), place)
+                x = _FeedForward.apply(x + mixed.view(x.shape), inner.weight, ffn.down.weight, facts)
+                continue
+            facts.window = mixer.window if mixer.window is not None and mixer.window < tokens else None
             gains = (None, None) if mixer.q_norm is None else (mixer.q_norm.weight, mixer.k_norm.weight)
             x = _Block.apply(
                 x, mixer.qkv.weight, *gains, mixer.out.weight, inner.weight, ffn.down.weight, facts
@@ -79,6 +110,8 @@ class _Facts:
         self.kernels, self.tokens, self.turn = kernels, tokens, turn
         self.heads = spec.heads, spec.kv_heads, spec.head_dim
         self.ffn, self.ffn_width, self.eps = spec.ffn, spec.ffn_width, spec.norm_eps
+        self.window: int | None = None
+        """Tokens of a window shorter than the sequence."""
 
 
 class _Norm(torch.autograd.Function):
@@ -93,6 +126,28 @@ class _Norm(torch.autograd.Function):
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None]:
         y, inverse = ctx.saved_tensors
         return ctx.kernels.rms_backward(outputs[0].contiguous(), y, inverse, None), None, None
+
+
+class _FeedForward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, inner: Tensor, down: Tensor, facts: _Facts) -> Tensor:
+        k = facts.kernels
+        h, inverse = k.rms_forward(x, facts.eps)
+        u = h @ inner.t()
+        a = k.gate_forward(facts.ffn, u, facts.ffn_width)
+        ctx.facts = facts
+        ctx.save_for_backward(inner, down, h, inverse, u, a)
+        return torch.addmm(x, a, down.t())
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        g = outputs[0].contiguous()
+        inner, down, h, inverse, u, a = ctx.saved_tensors
+        k = ctx.facts.kernels
+        g_down = g.t() @ a
+        k.gate_backward(ctx.facts.ffn, u, g @ down)
+        g_inner = u.t() @ h
+        return k.rms_backward(u @ inner, h, inverse, g), g_inner, g_down, None
 
 
 class _Block(torch.autograd.Function):
@@ -113,8 +168,12 @@ class _Block(torch.autograd.Function):
         h1, inverse1 = k.rms_forward(x, facts.eps)
         z = h1 @ qkv.t()
         turned, inverse_heads = k.heads_forward(z, gains, facts.turn, facts.tokens, facts.heads, facts.eps)
-        attended, sums = _forward(*_views(turned, z, facts), 0.0, True)
-        y = attended.transpose(1, 2).reshape(x.shape[0], -1)
+        if facts.window is None:
+            attended, *sums = _forward(*_views(turned, z, facts), 0.0, True)
+            y = attended.transpose(1, 2).reshape(x.shape[0], -1)
+        else:
+            attended, sums = windowed_forward(*_views(turned, z, facts), facts.window)
+            y = attended.view(x.shape[0], -1)
         x1 = torch.addmm(x, y, out.t())
         h2, inverse2 = k.rms_forward(x1, facts.eps)
         u = h2 @ inner.t()
@@ -131,12 +190,12 @@ class _Block(torch.autograd.Function):
             turned,
             inverse_heads,
             attended,
-            sums,
             y,
             h2,
             inverse2,
             u,
             a,
+            *sums,
         )
         return x1.addmm_(a, down.t())
 
@@ -145,7 +204,7 @@ class _Block(torch.autograd.Function):
         g = outputs[0].contiguous()
         facts: _Facts = ctx.facts
         qkv, out, inner, down, h1, inverse1, z, turned, inverse_heads = ctx.saved_tensors[:9]
-        attended, sums, y, h2, inverse2, u, a = ctx.saved_tensors[9:]
+        attended, y, h2, inverse2, u, a, *sums = ctx.saved_tensors[9:]
         k = facts.kernels
         queries, keys, dim = facts.heads
         g_down = g.t() @ a
@@ -154,11 +213,15 @@ class _Block(torch.autograd.Function):
         g1 = k.rms_backward(u @ inner, h2, inverse2, g)
         g_out = g1.t() @ y
         rows = g.shape[0]
-        gy = (g1 @ out).view(rows // facts.tokens, facts.tokens, queries, dim).transpose(1, 2)
-        dq, dk, dv = _backward(gy, *_views(turned, z, facts), attended, sums, 0.0, True)
+        gy = (g1 @ out).view(rows // facts.tokens, facts.tokens, queries, dim)
+        if facts.window is None:
+            dq, dk, dv = _backward(gy.transpose(1, 2), *_views(turned, z, facts), attended, *sums, 0.0, True)
+        else:
+            grads = windowed_backward(gy, *_views(turned, z, facts), attended, sums, facts.window)
+            dq, dk, dv = (grad.transpose(1, 2) for grad in grads)
         group = queries // keys
         if group > 1:
-            dk, dv = (t.view(len(t), keys, group, facts.tokens, dim).sum(2) for t in (dk, dv))
+            dk, dv = (t.reshape(len(t), keys, group, facts.tokens, dim).sum(2) for t in (dk, dv))
         dq, dk, dv = (t.transpose(1, 2).reshape(rows, -1) for t in (dq, dk, dv))
         gz = torch.empty_like(z)
         g_query, g_key = k.heads_backward(

@@ -70,6 +70,34 @@ void rms_backward(const float *g, const float *y, const float *inverse, const fl
     }
 }
 
+/* y = gain * x / rms(x), by row; inverse[row] = 1 / rms(x). */
+void rms_gain_forward(const float *x, const float *gain, float *y, float *inverse, I rows, I width, float eps) {
+#pragma omp parallel for schedule(static)
+    for (I i = 0; i < rows; i++) {
+        const float *a = x + i * width;
+        float *b = y + i * width;
+        float sum = 0.0f;
+        for (I j = 0; j < width; j++) sum += a[j] * a[j];
+        float r = 1.0f / sqrtf(sum / (float)width + eps);
+        inverse[i] = r;
+        for (I j = 0; j < width; j++) b[j] = a[j] * r * gain[j];
+    }
+}
+
+/* out = the gradient of x, where g is the gradient of y = gain * x / rms(x). */
+void rms_gain_backward(const float *g, const float *x, const float *inverse, const float *gain, float *out, I rows,
+                       I width) {
+#pragma omp parallel for schedule(static)
+    for (I i = 0; i < rows; i++) {
+        const float *a = g + i * width, *b = x + i * width;
+        float *o = out + i * width;
+        float sum = 0.0f, r = inverse[i];
+        for (I j = 0; j < width; j++) sum += a[j] * gain[j] * b[j];
+        sum *= r * r / (float)width;
+        for (I j = 0; j < width; j++) o[j] = r * (a[j] * gain[j] - b[j] * sum);
+    }
+}
+
 /* Queries and keys: z [rows, stride] holds `queries` then `keys` heads of size `dim`; out [rows, (q+k)*dim]
  * gets them normalised (gains; null: not at all) and turned (cosine, sine [tokens, dim/2]; null: not at all). */
 void heads_forward(const float *z, float *out, float *inverse, const float *query_gain, const float *key_gain,

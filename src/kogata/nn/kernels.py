@@ -66,6 +66,18 @@ class Kernels:
         self._call("rms_backward", g, y, inverse, rest, out, g.shape[0], g.shape[1])
         return out
 
+    def rms_gain_forward(self, x: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        """Gives gain · x / rms(x) by row, and 1 / rms(x)."""
+        y, inverse = torch.empty_like(x), x.new_empty(x.shape[0])
+        self._call("rms_gain_forward", x, gain, y, inverse, x.shape[0], x.shape[1], eps)
+        return y, inverse
+
+    def rms_gain_backward(self, g: Tensor, x: Tensor, inverse: Tensor, gain: Tensor) -> Tensor:
+        """Gives the gradient of x."""
+        out = torch.empty_like(g)
+        self._call("rms_gain_backward", g, x, inverse, gain, out, g.shape[0], g.shape[1])
+        return out
+
     def heads_forward(
         self,
         z: Tensor,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -13,6 +13,22 @@ class Place:
 
     cos: Tensor
     sin: Tensor
-    """Rotary tables of these tokens, [T, 1, head_dim] or [B, T, 1, head_dim]."""
+    """Rotary tables of these tokens, [T, 1, size] or [B, T, 1, size]; where windows have another base, its
+    table stands behind the first one in the last dimension."""
     documents: list[list[int]] | None = None
     """Per row, where each document ends (the last entry is T); None: a row is one document."""
+    kept: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """Keys and values that a later layer uses again (`nn/attention/reuse.py`)."""
+
+    def table(self, size: int, second: bool = False) -> tuple[Tensor, Tensor]:
+        """Gives cosines and sines of the first or second base, `size` of them for each token."""
+        if self.cos.shape[-1] == size:
+            return self.cos, self.sin
+        part = slice(size, 2 * size) if second else slice(0, size)
+        return self.cos[..., part], self.sin[..., part]
+
+    def pieces(self, row: int) -> list[tuple[int, int]]:
+        """Gives start and end of each document in a row."""
+        assert self.documents is not None
+        ends = self.documents[row]
+        return list(zip([0, *ends[:-1]], ends, strict=True))

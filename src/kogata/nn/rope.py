@@ -68,9 +68,17 @@ class Rope(nn.Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, head_dim: int, theta: float, scaling: dict[str, Any] | None, context: int) -> None:
+    def __init__(
+        self,
+        head_dim: int,
+        theta: float,
+        scaling: dict[str, Any] | None,
+        context: int,
+        local_theta: float | None = None,
+    ) -> None:
         super().__init__()
         self.head_dim, self.theta, self.scaling, self.context = head_dim, theta, scaling, context
+        self.local_theta = local_theta
         self.register_buffer("cos", torch.empty(0, 1, head_dim), persistent=False)
         self.register_buffer("sin", torch.empty(0, 1, head_dim), persistent=False)
         self.lengthen(min(context, 4096))
@@ -79,15 +87,23 @@ class Rope(nn.Module):
         """Makes the tables reach at least `length` positions."""
         if length <= self.cos.shape[0]:
             return
-        frequencies, factor = inverse_frequencies(self.head_dim, self.theta, self.scaling, self.context)
+        with torch.inference_mode(False):  # made while scoring, they must still serve training
+            tables = [self._table(length, self.theta, self.scaling)]
+            if self.local_theta is not None:
+                # The base for windows stands behind; its positions are never scaled.
+                tables.append(self._table(length, self.local_theta, None))
+            self.cos = torch.cat([cos for cos, _ in tables], -1)[:, None].to(self.cos.device)
+            self.sin = torch.cat([sin for _, sin in tables], -1)[:, None].to(self.sin.device)
+
+    def _table(self, length: int, theta: float, scaling: dict[str, Any] | None) -> tuple[Tensor, Tensor]:
+        frequencies, factor = inverse_frequencies(self.head_dim, theta, scaling, self.context)
         angles = torch.arange(length, dtype=torch.float32)[:, None] * frequencies
         cos, sin = angles.cos() * factor, angles.sin() * factor
         # The sine carries the sign of the half-turn, so that a turn is x*cos + roll(x)*sin: two passes.
-        self.cos = torch.cat([cos, cos], -1)[:, None].to(self.cos.device)
-        self.sin = torch.cat([-sin, sin], -1)[:, None].to(self.sin.device)
+        return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
 
     def forward(self, start: int, tokens: int, positions: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Gives cosines and sines, [T, 1, head_dim], or [B, T, 1, head_dim] for `positions` [B, T]."""
+        """Gives cosines and sines, [T, 1, size], or [B, T, 1, size] for `positions` [B, T]."""
         if positions is None:
             self.lengthen(start + tokens)
             return self.cos[start : start + tokens], self.sin[start : start + tokens]

@@ -6,13 +6,15 @@ import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from kogata.core.errors import RecipeError
 from kogata.core.registry import registry
 from kogata.core.stage import SameAs, Stage
+from kogata.core.variants import Choice
 
 SECTIONS = ("Pays when", "Hurts when", "Cost", "Source", "Measured here")
 _SECTION = re.compile(rf"^({'|'.join(SECTIONS)}):\s*(.*)$")
@@ -54,11 +56,14 @@ def all_cards() -> list[Card]:
 
 
 def card_of(name: str) -> Card:
-    """Reads one stage's card.
+    """Reads the card of a stage, or of one of its variants by its address (`train.pretrain.sampling.loss`).
 
     Raises:
-        RecipeError: no stage has that name.
+        RecipeError: no stage, setting or variant has that name.
     """
+    stage_name = _stage_in(name)
+    if stage_name is not None and stage_name != name:
+        return _variant_card(stage_name, name)
     stage = registry.stage(name)
     summary, body, sections = parse_card(stage.__doc__ or "")
     return Card(
@@ -70,6 +75,51 @@ def card_of(name: str) -> Card:
         sections=sections,
         settings=settings_of(stage),
     )
+
+
+def _stage_in(address: str) -> str | None:
+    """Finds the stage that an address begins with; None where there is none."""
+    parts, names = address.split("."), registry.stage_names()
+    found = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return next((name for name in found if name in names), None)
+
+
+def _variant_card(stage_name: str, address: str) -> Card:
+    """Reads a variant's card: what its file says, and of it what its settings say."""
+    model: type[BaseModel] = registry.stage(stage_name)
+    rest, variant, place = address[len(stage_name) + 1 :].split("."), None, stage_name
+    while rest:
+        setting, *after = rest
+        choice = next(_choices(model, setting), None)
+        if choice is None or not after:
+            names = [name for name in model.model_fields if next(_choices(model, name), None)]
+            if choice is not None:
+                names = [f"{setting}.{variant}" for variant in registry.variant_names(choice.folder)]
+            raise RecipeError(
+                f"{place} has no card at {'.'.join(rest)!r}",
+                expected=f"one of {', '.join(names)}"
+                if names
+                else "nothing more: its settings choose no variants",
+                remedy=f"`kogata stages {place}` shows every setting",
+            )
+        variant = registry.variant(choice.folder, after[0])
+        model, place, rest = variant.Settings, f"{place}.{setting}.{after[0]}", after[1:]
+    summary, body, sections = parse_card(getattr(variant, "__doc__", None) or "")
+    said = " ".join(inspect.cleandoc(model.__doc__ or "").split())
+    if not sections and said:
+        body = f"{body}\n\n{said}".strip()
+    return Card(name=address, summary=summary, body=body, sections=sections, settings=settings_of(model))
+
+
+def _choices(model: type[BaseModel], setting: str) -> Iterator[type[Choice]]:
+    """Finds what a setting chooses from, where it names a variant."""
+    info = model.model_fields.get(setting)
+    waiting = [] if info is None else [info.annotation]
+    while waiting:
+        kind = waiting.pop(0)
+        if inspect.isclass(kind) and not get_args(kind) and issubclass(kind, Choice):
+            yield kind
+        waiting += get_args(kind)
 
 
 def parse_card(docstring: str) -> tuple[str, str, dict[str, str]]:
@@ -116,7 +166,7 @@ def _settings(
             default=default,
             description=" ".join(text.split()),
         )
-        inner = _target(facts, kinds)
+        inner = _with_settings(_target(facts, kinds))
         if inner.get("properties"):
             yield from _settings(inner, kinds, None, f"{prefix}{name}.")
 
@@ -141,11 +191,16 @@ def _target(facts: dict[str, Any], kinds: dict[str, Any]) -> dict[str, Any]:
     return _target(found[0], kinds) if len(found) == 1 else {}
 
 
+def _with_settings(target: dict[str, Any]) -> dict[str, Any]:
+    """Of what is a name or its settings, as a `Choice` is, gives the settings."""
+    return next((part for part in target.get("anyOf", ()) if part.get("properties")), target)
+
+
 def type_text(facts: dict[str, Any], kinds: dict[str, Any]) -> str:
     """Says in plain words what a field of a JSON Schema takes."""
     if "$ref" in facts:
         target = _target(facts, kinds)
-        return type_text(target, kinds) if not target.get("properties") else "settings"
+        return "settings" if target.get("type") == "object" else type_text(target, kinds)
     for word in ("anyOf", "oneOf", "allOf"):
         if word in facts:
             parts = [type_text(part, kinds) for part in facts[word] if part.get("type") != "null"]
@@ -155,6 +210,8 @@ def type_text(facts: dict[str, Any], kinds: dict[str, Any]) -> str:
     if "enum" in facts:
         return " or ".join(map(str, facts["enum"]))
     kind = facts.get("type")
+    if facts.get("properties"):
+        return "settings"
     if kind == "array":
         inner = facts.get("items") or facts.get("prefixItems", [{}])[0]
         return f"list of {type_text(inner, kinds)}"
@@ -193,7 +250,8 @@ def as_recipe(value: Any) -> str:
 def _slot_text(slot: Any) -> str:
     kinds = " or ".join(map(str, slot.kinds))
     many = "several " if slot.many else ""
-    return f"{many}{kinds}{' (optional)' if slot.optional else ''}"
+    how = " (only as `use` says)" if slot.asked else " (optional)" if slot.optional else ""
+    return f"{many}{kinds}{how}"
 
 
 def _makes_text(stage: type[Stage]) -> str:

@@ -20,6 +20,9 @@ def highlights(receipts: Iterable[Receipt]) -> dict[str, Any]:
         "parameters": None,
         "spec": {},
         "files": {},
+        "role": None,
+        "classifier": None,
+        "labels": None,
     }
     for receipt in receipts:
         if receipt.parent is not None:
@@ -35,6 +38,12 @@ def highlights(receipts: Iterable[Receipt]) -> dict[str, Any]:
         if receipt.kind == "model" and facts.get("parameters"):
             found["parameters"] = facts["parameters"]
             found["spec"] = {"architecture": facts.get("architecture"), **(facts.get("spec") or {})}
+        if receipt.kind == "model" and facts:
+            found["role"] = facts.get("role")
+            judged = facts.get("role") == "classifier" and facts.get("methods")
+            found["classifier"] = facts if judged else None
+        if receipt.kind == "scores" and facts.get("labels"):
+            found["labels"] = facts["labels"]
         if receipt.kind == "bundle" and isinstance(facts.get("files"), dict):
             found["files"] = facts["files"]
     return found
@@ -44,6 +53,8 @@ def accounts_of(receipts: Iterable[Receipt]) -> dict[str, dict[str, Any]]:
     """Gathers the accounts of the per-document stages: label → counts, in the order they were made."""
     found: dict[str, dict[str, Any]] = {}
     for receipt in receipts:
+        if receipt.parent is not None:
+            continue
         for label, account in (receipt.facts.get("accounts") or {}).items():
             if isinstance(account, dict):
                 found[label] = account
@@ -56,6 +67,8 @@ def accounts_of(receipts: Iterable[Receipt]) -> dict[str, dict[str, Any]]:
 def bytes_per_token(receipts: Iterable[Receipt]) -> float | None:
     """Gives the bytes of text a training token stands for, from the encoded corpus; None when unknown."""
     for receipt in receipts:
+        if receipt.parent is not None:
+            continue
         train = ((receipt.facts.get("splits") or {}).get("train")) or {}
         if train.get("tokens") and train.get("bytes"):
             return train["bytes"] / train["tokens"]

@@ -17,6 +17,7 @@ from kogata.core.errors import RecipeError
 from kogata.core.receipt import Machine, Receipt
 from kogata.report import sections
 from kogata.report.facts import highlights
+from kogata.report.funnel import funnel_rows
 from kogata.report.training import training_parts
 
 HERE = Path(__file__).resolve().parent
@@ -65,7 +66,7 @@ def make_page(folder: Path) -> str:
     subtitle += [f"{machine.cores} cores, {machine.model or machine.device}"] if plan.get("machine") else []
     subtitle += [started.replace("T", " ")[:16] + " UTC"] if started else []
     quality = sections.quality_rows(found)
-    funnel, funnel_summary = sections.funnel_rows(receipts)
+    funnel, funnel_summary = funnel_rows(receipts)
     costs, total, cost_notes = sections.cost_rows(receipts, forecasts, plan)
     return _template().render(
         release=__version__,
@@ -91,7 +92,7 @@ def make_page(folder: Path) -> str:
         choices=sections.choice_rows(receipts),
         recipe=sections.coloured_yaml(_text(folder / "recipe.yaml")),
         machine=sections.machine_rows(machine, receipts),
-        use=sections.how_to_use(f"runs/{label}", found["files"]) if status == "done" else None,
+        use=sections.how_to_use(f"runs/{label}", found) if status == "done" else None,
         receipts=sections.receipt_rows(receipts),
     )
 

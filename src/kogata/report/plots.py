@@ -22,7 +22,7 @@ class Series:
     name: str
     points: list[Point]
     colour: str = "a"
-    """`a`, `b` or `c`: a colour of the page."""
+    """`a` to `f`: a colour of the page."""
     faint: bool = False
     dots: bool = False
 

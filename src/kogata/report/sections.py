@@ -10,8 +10,9 @@ from markupsafe import Markup
 
 from kogata.core.amounts import Budget, Cost, format_bytes, format_count, format_seconds
 from kogata.core.receipt import Machine, Receipt, total_cost
+from kogata.report import classifier
 from kogata.report.cards import as_recipe
-from kogata.report.facts import accounts_of, joules_text, reason_text
+from kogata.report.facts import joules_text, reason_text
 from kogata.report.plots import bar
 
 _JAPANESE = re.compile(r"[\u3040-\u30ff]")
@@ -79,7 +80,7 @@ def _shape(spec: Mapping[str, Any]) -> str:
 
 def quality_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Gives the quality table: bits per byte, then grammar pairs with their error and kinds."""
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = classifier.rows(found)
     score = found["bits_per_byte_facts"]
     if score:
         rows.append({"name": "bits per byte", "value": f"{score['value']:.4f}"})
@@ -103,7 +104,7 @@ def quality_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def quality_notes(found: Mapping[str, Any]) -> list[str]:
     """Says what the scores were measured on."""
-    notes = []
+    notes = classifier.notes(found)
     score = found["bits_per_byte_facts"]
     if score and score.get("bytes"):
         count = score.get("documents")
@@ -147,11 +148,14 @@ def file_note(found: Mapping[str, Any]) -> str | None:
 
 
 def sample_rows(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Gives the sample texts."""
-    rows = [{"prompt": str(row.get("prompt", "")), "text": str(row.get("text", ""))} for row in samples]
+    """Gives the sample texts; of answers also what was expected, and what the base said before training."""
+    names = ("prompt", "text", "before", "expected")
+    rows = [{name: str(row.get(name, "")) for name in names} for row in samples]
     for row in rows:
         if row["prompt"] and row["text"].startswith(row["prompt"]):
             row["text"] = row["text"][len(row["prompt"]) :]
+        if row["expected"]:
+            row["text"] = "\n" + row["text"].strip()
         row["lang"] = language(row["prompt"] + row["text"]) or ""
     return rows
 
@@ -238,47 +242,6 @@ def _off(real: float | None, forecast: float | None, share: float, least: float)
     return abs(real - forecast) > max(share * forecast, least)
 
 
-# Data
-
-
-def funnel_rows(receipts: Sequence[Receipt]) -> tuple[list[dict[str, Any]], str]:
-    """Gives what each per-document stage kept and dropped, with reasons and examples."""
-    accounts = accounts_of(receipts)
-    most = max((account.get("read_bytes") or 0 for account in accounts.values()), default=0) or 1
-    rows = []
-    for label, account in accounts.items():
-        reasons: dict[str, int] = account.get("reasons") or {}
-        drops = []
-        for reason, count in sorted(reasons.items(), key=lambda pair: -pair[1]):
-            size = (account.get("reason_bytes") or {}).get(reason)
-            size_text = f", {format_bytes(size)}" if size else ""
-            examples = [_example(row) for row in (account.get("examples") or {}).get(reason, [])]
-            text = f"{count:,} {reason.replace('_', ' ')}{size_text}"
-            drops.append({"text": text, "examples": examples})
-        kept = account.get("kept_bytes") or 0
-        rows.append(
-            {
-                "label": label,
-                "bar": bar(kept, most),
-                "kept": f"{account.get('kept', 0):,} documents, {format_bytes(kept)}",
-                "drops": drops,
-            }
-        )
-    if not rows:
-        return rows, ""
-    last = list(accounts.values())[-1]
-    return rows, f"{(last.get('kept_bytes') or 0) / most:.1%} of the bytes kept"
-
-
-def _example(row: Mapping[str, Any]) -> dict[str, Any]:
-    parts = [str(row[name]) for name in ("source", "id") if row.get(name)]
-    if row.get("value") is not None:
-        value = row["value"]
-        parts.append(f"value {value:.4g}" if isinstance(value, float) else f"value {value}")
-    text = str(row.get("text") or "")
-    return {"head": " · ".join(parts), "text": text, "lang": language(text)}
-
-
 # The rest
 
 
@@ -346,8 +309,11 @@ def receipt_rows(receipts: Sequence[Receipt]) -> list[dict[str, Any]]:
     return rows
 
 
-def how_to_use(place: str, files: Mapping[str, Any]) -> str:
+def how_to_use(place: str, found: Mapping[str, Any]) -> str:
     """Gives the commands that use what the run made."""
+    files = found["files"]
+    if found["role"] in ("classifier", "encoder"):
+        return classifier.how_to_use(place, files, found["classifier"])
     lines = [f'kogata generate {place} "…"']
     if "hf" in files:
         lines += ["", "# Python, without Kogata", "from transformers import pipeline"]

@@ -13,6 +13,7 @@ from rich.text import Text
 from kogata.core.amounts import Budget, Cost, format_bytes, format_count, format_joules, format_seconds
 from kogata.core.receipt import Receipt, total_cost
 from kogata.report.cards import SECTIONS, Card, as_recipe
+from kogata.report.classifier import best_line
 from kogata.report.facts import highlights, joules_text, reason_text
 
 if TYPE_CHECKING:
@@ -154,6 +155,8 @@ def run_view(run: Any) -> RenderableType:
         table.add_row(
             "quality", Text(f"{found['bits_per_byte']:.3f} bits per byte on held-out text", "bold green")
         )
+    if best_line(found):
+        table.add_row("quality", Text(str(best_line(found)), "bold green"))
     if found["minimal_pairs"]:
         pairs = found["minimal_pairs"]
         table.add_row("", f"{pairs['accuracy']:.1%} ± {pairs['standard_error']:.1%} of grammar pairs")
@@ -166,7 +169,8 @@ def run_view(run: Any) -> RenderableType:
         scored = f" · {score:.3f} bits per byte in {facts.get('runtime')}" if score is not None else ""
         table.add_row("file", f"{run.path / _delivered(name)}  {format_bytes(facts.get('bytes'))}{scored}")
     table.add_row("report", str(run.path / "report.html"))
-    table.add_row("try it", f'kogata generate {run.path} "…"')
+    if found["role"] not in ("classifier", "encoder"):
+        table.add_row("try it", f'kogata generate {run.path} "…"')
     return table
 
 
@@ -199,13 +203,14 @@ def comparison_view(found: dict[str, Any]) -> RenderableType:
         (f"{found.get('name', '')}", "bold"), f"   {len(seeds)} paired seeds, equal {found.get('match')}"
     )
     quality = ("bits per byte", "difference (95 %)", "verdict", "grammar pairs")
-    table = _table("variant", *quality, "training", "in all", "memory", right=(1, 2, 4, 5, 6, 7))
+    names = ("variant", *quality, "training", "in all", "memory")
+    rows: list[tuple[Text | str, ...]] = []
     for row in found.get("rows", []):
         measures = row.get("measures", {})
         score = measures.get("bits_per_byte", {})
         verdict = str(score.get("verdict") or "")
         colour = {"better": "bold green", "worse": "bold red"}.get(verdict, "yellow")
-        table.add_row(
+        cells = (
             Text(str(row.get("variant", "")), "bold"),
             _spread(score, ".4f"),
             _interval(score.get("difference")),
@@ -215,6 +220,13 @@ def comparison_view(found: dict[str, Any]) -> RenderableType:
             format_seconds(measures.get("total_seconds", {}).get("mean")),
             format_bytes(measures.get("peak_bytes", {}).get("mean")),
         )
+        rows.append(cells)
+    # What no variant was measured by has no column: a narrow terminal needs the room.
+    kept = [at for at in range(len(names)) if at < 4 or any(str(cells[at]) != "–" for cells in rows)]
+    right = tuple(place for place, at in enumerate(kept) if at not in (0, 3))
+    table = _table(*(names[at] for at in kept), right=right)
+    for cells in rows:
+        table.add_row(*(cells[at] for at in kept))
     return Group(head, Text(), table)
 
 
@@ -256,8 +268,9 @@ def card_view(card: Card) -> RenderableType:
     facts = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column()
-    facts.add_row("takes", flow)
-    facts.add_row("makes", card.makes)
+    if card.makes:
+        facts.add_row("takes", flow)
+        facts.add_row("makes", card.makes)
     colours = {"Pays when": "green", "Hurts when": "red"}
     for name in SECTIONS:
         if name in card.sections:

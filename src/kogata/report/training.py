@@ -12,6 +12,7 @@ from kogata.core.amounts import format_count, format_seconds
 from kogata.core.receipt import Receipt
 from kogata.report.facts import bytes_per_token
 from kogata.report.plots import Axis, Point, Series, clock_text, clock_ticks, line_plot, smooth
+from kogata.report.seen import seen_notes, seen_plots
 
 HEAD_SHARE = 0.04
 """The steep beginning, which may run off the top of the plot, so that the rest can be told apart."""
@@ -25,12 +26,17 @@ def training_parts(metrics: Sequence[dict[str, Any]], receipts: Sequence[Receipt
         steps = by_label.setdefault(str(row.get("stage", "training")), {})
         steps[row.get("step", len(steps))] = row
     density = bytes_per_token(receipts)
+    own = {receipt.label: receipt for receipt in receipts if receipt.parent is None}
+    tried = {receipt.label for receipt in receipts if receipt.parent is not None} - set(own)
     parts = []
     for label, steps in by_label.items():
+        if label in tried:
+            continue  # Of a trial inside a stage: its verdict stands where the stage tells of it.
         rows = [
             steps[step] for step in sorted(steps, key=lambda step: (not isinstance(step, int | float), step))
         ]
-        part = _part(label, rows, density)
+        training = own[label].facts.get("training") if label in own else None
+        part = _part(label, rows, density, training or {})
         if part:
             parts.append(part)
     return parts
@@ -44,7 +50,9 @@ def _points(rows: Sequence[dict[str, Any]], x: str, y: str, factor: float = 1.0)
     ]
 
 
-def _part(label: str, rows: list[dict[str, Any]], density: float | None) -> dict[str, Any] | None:
+def _part(
+    label: str, rows: list[dict[str, Any]], density: float | None, training: dict[str, Any]
+) -> dict[str, Any] | None:
     timed = sum(isinstance(row.get("seconds"), int | float) for row in rows) > len(rows) / 2
     x_name = "seconds" if timed else "step"
     x = Axis(name="step", write=format_count, low=0.0)
@@ -89,6 +97,8 @@ def _part(label: str, rows: list[dict[str, Any]], density: float | None) -> dict
         "summary": _summary(rows),
         "loss": loss,
         "small": small,
+        "seen": seen_plots(rows, x_name, x),
+        "seen_notes": seen_notes(training),
         "note": note if density and heldout and raw else None,
     }
 

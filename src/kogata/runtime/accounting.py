@@ -44,7 +44,7 @@ def split_cost(cost: Cost, planned: Sequence[PlannedStep], seconds: Mapping[str,
         parts[name] = Cost(
             seconds=own,
             cpu_seconds=None if cost.cpu_seconds is None else cost.cpu_seconds * part,
-            joules=_scaled(cost, part),
+            joules=cost.joules and cost.joules.scaled(part),
             peak_bytes=cost.peak_bytes,
         )
     part = 1 - used / cost.seconds
@@ -52,12 +52,6 @@ def split_cost(cost: Cost, planned: Sequence[PlannedStep], seconds: Mapping[str,
         cost,
         seconds=cost.seconds - used,
         cpu_seconds=None if cost.cpu_seconds is None else cost.cpu_seconds * part,
-        joules=_scaled(cost, part),
+        joules=cost.joules and cost.joules.scaled(part),
     )
     return parts
-
-
-def _scaled(cost: Cost, part: float) -> Any:
-    if cost.joules is None:
-        return None
-    return replace(cost.joules, low=cost.joules.low * part, high=cost.joules.high * part)

@@ -12,10 +12,10 @@ from typing import Any
 
 from kogata.core.errors import RecipeError
 from kogata.core.recipe import Recipe
+from kogata.core.statistics import mean_interval, paired
 from kogata.runtime.load import with_settings
 from kogata.runtime.load import without as leave_out
 from kogata.runtime.machine import machine_profile
-from kogata.runtime.statistics import mean_interval, paired
 from kogata.runtime.system import write_beside
 
 BASELINE = "as it stands"

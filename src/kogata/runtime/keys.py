@@ -5,17 +5,22 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+from pydantic import BaseModel
 
 from kogata.core.paths import expand_input, hash_files
 from kogata.core.registry import PACKAGE, registry
 from kogata.core.stage import Stage
 
 _FLOORS = ("nn", "engine", "stages")
+
+Address = tuple[str | int, ...]
+"""Where a setting stands: `("rules", "classifier", "positives")`; a number counts the items of a list."""
 
 
 def key_of(
@@ -27,7 +32,7 @@ def key_of(
     world: int,
     device: str,
     clock: Mapping[str, Any] | None,
-    content: Mapping[str, str],
+    content: Mapping[Address, str],
 ) -> str:
     """Hashes everything a step's artifact depends on.
 
@@ -39,11 +44,16 @@ def key_of(
         world: processes; counts where training is split over them.
         device: counts where the stage trains.
         clock: run folder and share, where the result depends on the clock.
-        content: field → hash of the outside files it names.
+        content: setting → hash of the outside files it names.
     """
     settings = stage.model_dump(mode="json")
-    for field, digest in content.items():
-        settings[field] = f"content:{digest}"
+    for (*outer, last), digest in content.items():
+        place: Any = settings
+        for part in outer:
+            place = place[part]
+        place[last] = f"content:{digest}"
+    for field in stage.cost_only:
+        settings.pop(field, None)
     parts: dict[str, Any] = {
         "stage": name,
         "version": stage.version,
@@ -51,6 +61,8 @@ def key_of(
         "settings": settings,
         "inputs": dict(inputs),
     }
+    if stage.packages:
+        parts["packages"] = {package: package_version(package) for package in stage.packages}
     if stage.seeded:
         parts["seed"] = seed
     if stage.trains:
@@ -63,33 +75,64 @@ def key_of(
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def outside_content(stage: Stage) -> dict[str, str]:
-    """Hashes the files that a stage's `InputPath` settings name, field by field.
+def outside_content(stage: Stage) -> dict[Address, str]:
+    """Hashes the files that a stage's `InputPath` settings name, setting by setting, however deep they stand.
 
     Raises:
         DataError: a path names nothing.
     """
-    found: dict[str, str] = {}
-    for field, paths in outside_paths(stage).items():
-        total = hashlib.sha256()
-        for path in paths:
-            total.update(hash_files(expand_input(path)).encode())
-        found[field] = total.hexdigest()
+    found: dict[Address, str] = {}
+    for address, value in _path_settings(stage, ()):
+        texts = list(_texts(value))
+        if any(map(_is_path, texts)):
+            total = hashlib.sha256()
+            for text in texts:
+                # What is no path beside one, such as a hub's name, stands for itself.
+                part = hash_files(expand_input(text)) if _is_path(text) else f"text:{text}"
+                total.update(part.encode("utf-8", "surrogatepass") + b"\0")
+            found[address] = total.hexdigest()
     return found
 
 
-def outside_paths(stage: Stage) -> dict[str, list[str]]:
-    """Lists the outside paths that a stage's settings name, field by field; hub names are not among them."""
-    found: dict[str, list[str]] = {}
-    for field, info in type(stage).model_fields.items():
-        if "input_path" not in repr(info.metadata) + repr(info.annotation):
-            continue
-        value = getattr(stage, field)
-        values = value if isinstance(value, list | tuple) else [value]
-        paths = [item for item in values if isinstance(item, str) and _is_path(item)]
-        if paths:
-            found[field] = paths
-    return found
+def _path_settings(model: BaseModel, at: Address) -> Iterator[tuple[Address, Any]]:
+    """Yields the settings marked as paths, with where they stand; a hub's name may be among them."""
+    for name, info in type(model).model_fields.items():
+        value = getattr(model, name)
+        if _marked((info.annotation, *info.metadata)) and not isinstance(value, BaseModel):
+            yield (*at, name), value
+        else:
+            yield from _inner_settings(value, (*at, name))
+    # A plug-in's variant lies among the extras of a `Choice`.
+    for name, value in (model.__pydantic_extra__ or {}).items():
+        yield from _inner_settings(value, (*at, name))
+
+
+def _inner_settings(value: Any, at: Address) -> Iterator[tuple[Address, Any]]:
+    if isinstance(value, BaseModel):
+        yield from _path_settings(value, at)
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _inner_settings(item, (*at, name))
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            yield from _inner_settings(item, (*at, number))
+
+
+def _marked(types: Iterable[Any]) -> bool:
+    """Says whether a type is marked as a path, also inside a union, a list or a mapping."""
+    return any(part == "input_path" or _marked(get_args(part)) for part in types)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yields the texts of a setting: itself, its items, the names and items of a mapping."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from (f"{name}:", *_texts(item))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
 
 
 def _is_path(text: str) -> bool:
@@ -162,19 +205,29 @@ def _reached(start: str) -> set[str]:
 
 @cache
 def _imports(module: str) -> tuple[str, ...]:
-    """Lists the Kogata modules a module imports anywhere, variants' folders included."""
+    """Lists the Kogata modules a module imports anywhere, variants' folders included; not those for types."""
     found: list[str] = []
-    for node in ast.walk(ast.parse(_source(module))):
+    body = [part for part in ast.parse(_source(module)).body if not _for_types(part)]
+    for node in (inner for part in body for inner in ast.walk(part)):
         if isinstance(node, ast.Import):
             found += _ours(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             found += _ours([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
+        elif isinstance(node, ast.ClassDef):
+            # A `Choice` names its folder of variants: class Method(Choice, folder="engine.mix").
+            for word in node.keywords:
+                if word.arg == "folder" and isinstance(word.value, ast.Constant):
+                    found += [f"{word.value.value}.{item}" for item in _folder(str(word.value.value))]
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             first = node.args[0] if node.args else None
             named = node.func.attr in ("variant", "variant_names") and isinstance(first, ast.Constant)
             if named and isinstance(first, ast.Constant) and isinstance(first.value, str):
                 found += [f"{first.value}.{item}" for item in _folder(first.value)]
     return tuple(found)
+
+
+def _for_types(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING"
 
 
 def _ours(names: Iterable[str]) -> list[str]:

@@ -12,7 +12,7 @@ from kogata.core.errors import Refused
 from kogata.core.receipt import Machine
 from kogata.core.recipe import Plan, PlannedStep, Recipe, Step
 from kogata.core.stage import Facts, SameAs, Share, Stage
-from kogata.runtime.keys import key_of, outside_content
+from kogata.runtime.keys import Address, key_of, outside_content
 from kogata.runtime.store import Found, Store
 from kogata.runtime.wire import Inputs, Wiring, fuse
 
@@ -42,7 +42,7 @@ class Context:
     processes: int = 1
     memory_bytes: int | None = None
     """What is available, where the budget names none."""
-    outside: dict[str, dict[str, str]] = field(default_factory=dict)
+    outside: dict[str, dict[Address, str]] = field(default_factory=dict)
     warm: bool = False
     """The worker imports torch at its start, for training that follows; set by `make_plan`."""
 
@@ -102,7 +102,7 @@ def facts_of(inputs: Inputs, known: Mapping[str, Known]) -> dict[str, Facts | No
         if label is None:
             gathered[slot] = None
         elif isinstance(label, list):
-            gathered[slot] = {"many": [known[item].facts for item in label]}
+            gathered[slot] = {"many": [{"label": item, **known[item].facts} for item in label]}
         else:
             gathered[slot] = known[label].facts
     return gathered
@@ -147,7 +147,7 @@ def _kind_before(step: Step, inputs: Inputs, wiring: Wiring) -> Kind:
         label = inputs[makes.slot]
         assert isinstance(label, str)
         return wiring.made[label]
-    return step.stage.kind({})
+    return step.stage.made_kind({})
 
 
 def walk(
@@ -162,8 +162,9 @@ def walk(
         facts = facts_of(inputs[step.label], known)
         resolved = step.stage.resolve(facts, context.machine, share)
         stage = resolved.stage
-        kind = stage.kind(facts)
+        kind = stage.made_kind(facts)
         forecast = stage.forecast(facts, context.machine, share)
+        forecast = forecast.fused() if step.label in fused else forecast
         digests = digests_of(inputs[step.label], known)
         key = context.key(step, stage, digests, share) if digests is not None else None
         found: Found | None = None
@@ -285,9 +286,11 @@ def _refusals(context: Context, planned: list[PlannedStep], total: Cost, disk: i
             )
     if budget.memory is not None and total.peak_bytes is not None and total.peak_bytes > budget.memory:
         worst = max(planned, key=lambda item: item.forecast.cost.peak_bytes or 0)
+        over = format_bytes(total.peak_bytes - budget.memory)
+        advice = f" ({worst.forecast.advice})" if worst.forecast.advice else ""
         found.append(
-            f"memory: {worst.step.label} needs {format_bytes(total.peak_bytes)}, "
-            f"the budget is {format_bytes(budget.memory)}"
+            f"memory: {worst.step.label} needs {format_bytes(total.peak_bytes)}, {over} more than "
+            f"the budget of {format_bytes(budget.memory)}{advice}"
         )
     on_gpu = [item for item in planned if type(item.stage).trains and context.machine.device != "cpu"]
     for item in on_gpu:

@@ -104,16 +104,15 @@ class Runner:
         facts = facts_of(inputs[step.label], self.known)
         try:
             resolved = step.stage.resolve(facts, self.context.machine, share)
-            forecast = self.context.beside_torch(
-                resolved.stage, resolved.stage.forecast(facts, self.context.machine, share)
-            )
+            forecast = resolved.stage.forecast(facts, self.context.machine, share)
+            forecast = self.context.beside_torch(resolved.stage, forecast if last else forecast.fused())
             digests = digests_of(inputs[step.label], self.known)
             assert digests is not None, f"{step.label} was reached before its inputs"
             key = self.context.key(step, resolved.stage, digests, share)
         except KogataError as error:
             self._note(step, "", "failed", reason=str(error), cost=Cost(seconds=0.0))
             raise
-        kind = resolved.stage.kind(facts)
+        kind = resolved.stage.made_kind(facts)
         if not last:
             self.known[step.label] = Known({**forecast.facts, "kind": str(kind)}, f"key:{key}")
         return PlannedStep(
@@ -263,14 +262,15 @@ class Runner:
         known = dict(self.known)
         known[item.step.label] = Known({**item.forecast.facts, "kind": item.kind}, None)
         rest = 0.0
-        inputs, _ = wire(self.context.recipe, self.outer)
+        inputs, fused = wire(self.context.recipe, self.outer)
         for step in after:
             share = self.context.share_of(step)
             facts = facts_of(inputs[step.label], known)
             stage = step.stage.resolve(facts, self.context.machine, share).stage
             forecast = stage.forecast(facts, self.context.machine, share)
+            forecast = forecast.fused() if step.label in fused else forecast
             rest += (share.seconds if stage.clocked(share) else forecast.cost.seconds) or 0.0
-            known[step.label] = Known({**forecast.facts, "kind": str(stage.kind(facts))}, None)
+            known[step.label] = Known({**forecast.facts, "kind": str(stage.made_kind(facts))}, None)
         return self.deadline - rest - (RESERVE_SECONDS if self.parent is None else 0.0)
 
     def _heard(self, label: str, event: Mapping[str, Any]) -> None:

@@ -17,13 +17,18 @@ class Wiring:
     """Walks a recipe's steps in order and answers what each slot takes.
 
     A slot takes the one artifact of its kinds that no later step has replaced (a step replaces an input
-    when it makes the same kind from it). With several candidates the recipe must say `use`.
+    when it makes the same kind from it). With several candidates the recipe must say `use`; so it must where
+    an optional slot is to take what the same stage made before.
     """
 
     def __init__(self) -> None:
         self.made: dict[str, Kind] = {}
         """Label → kind, in recipe order."""
+        self.by: dict[str, str] = {}
+        """Label → the stage's name; not of what a parent's run made."""
         self.replaced: set[str] = set()
+        self.bases: dict[str, str] = {}
+        """Adapter's label → the label of the model it was trained on."""
 
     def inputs_of(self, step: Step) -> Inputs:
         """Gives slot → label for one step.
@@ -41,9 +46,13 @@ class Wiring:
                     expected=f"one of {', '.join(takes) or 'none'}",
                     remedy=f"did you mean {near!r}?" if near else None,
                 )
-        return {name: self._slot(step, name, slot) for name, slot in takes.items()}
+        inputs: Inputs = {}
+        for name, slot in takes.items():
+            inputs[name] = self._slot(step, name, slot, inputs)
+        self._not_untuned(step, inputs)
+        return inputs
 
-    def _slot(self, step: Step, name: str, slot: Slot) -> str | list[str] | None:
+    def _slot(self, step: Step, name: str, slot: Slot, before: Inputs) -> str | list[str] | None:
         if name in step.use:
             asked = step.use[name]
             labels = asked if isinstance(asked, list) else [asked]
@@ -52,9 +61,18 @@ class Wiring:
             for label in labels:
                 self._fits(step, name, slot, label)
             return labels if slot.many else labels[0]
+        if slot.asked:
+            return [] if slot.many else None
         candidates = [
             label for label, kind in self.made.items() if kind in slot.kinds and label not in self.replaced
         ]
+        if slot.kinds == (Kind.ADAPTER,):
+            # An adapter goes with its own base alone.
+            given = before.values()
+            candidates = [label for label in candidates if self.bases.get(label) in (None, *given)]
+        if slot.optional and not slot.many:
+            # Two of one stage are two tries, not one after the other; and a trial takes what it must alone.
+            candidates = [label for label in candidates if self.by.get(label) not in (None, step.name)]
         if slot.many:
             if not candidates and not slot.optional:
                 raise self._nothing(step, name, slot)
@@ -70,6 +88,24 @@ class Wiring:
                 remedy=f"say which: `use: {{{name}: {candidates[-1]}}}` among the settings of {step.label}",
             )
         return candidates[0]
+
+    def _not_untuned(self, step: Step, inputs: Inputs) -> None:
+        """Refuses a model without the adapter that was trained on it, unless the recipe asks for that."""
+        takes = type(step.stage).takes
+        if any(Kind.ADAPTER in slot.kinds for slot in takes.values()):
+            return
+        for name, slot in takes.items():
+            tuned = [label for label, base in self.bases.items() if base == inputs[name]]
+            if name in step.use or slot.kinds != (Kind.MODEL,) or not tuned:
+                continue
+            raise RecipeError(
+                f"{step.label} would take the model as it was before {tuned[-1]}",
+                where=f"input {name} of {step.label}",
+                found=f"{tuned[-1]} makes an adapter, which {step.label} cannot take",
+                expected="a whole model",
+                remedy=f"set `merge: true` in {tuned[-1]}, or say `use: {{{name}: {inputs[name]}}}` in "
+                f"{step.label} to take the model without it",
+            )
 
     def _fits(self, step: Step, name: str, slot: Slot, label: str) -> None:
         if label not in self.made:
@@ -98,18 +134,22 @@ class Wiring:
 
     def place(self, step: Step, inputs: Inputs, kind: Kind) -> None:
         """Records what a step makes and which input it replaces."""
-        self.made[step.label] = kind
+        self.made[step.label], self.by[step.label] = kind, step.name
         makes = type(step.stage).makes
-        for slot, label in inputs.items():
-            if isinstance(label, str) and self.made[label] == kind:
-                same = isinstance(makes, SameAs) and makes.slot == slot
-                if same or not isinstance(makes, SameAs):
-                    self.replaced.add(label)
+        for slot, labels in inputs.items():
+            for label in labels if isinstance(labels, list) else [labels]:
+                if label is not None and kind == Kind.ADAPTER and self.made[label] == Kind.MODEL:
+                    self.bases[step.label] = label
+                if label is not None and self.made[label] == kind:
+                    same = isinstance(makes, SameAs) and makes.slot == slot
+                    if same or not isinstance(makes, SameAs):
+                        self.replaced.add(label)
 
 
 def _maker(kinds: Sequence[Kind]) -> str | None:
     makers = {
         Kind.CORPUS: "data.read",
+        Kind.EXAMPLES: "data.read with `kind: examples`",
         Kind.TOKENIZER: "tokenizer.train",
         Kind.TOKENS: "tokenizer.encode",
         Kind.MODEL: "train.pretrain or model.read",
@@ -131,7 +171,11 @@ def fuse(steps: Sequence[Step], inputs: Mapping[str, Inputs]) -> dict[str, str]:
                     takers.setdefault(source, []).append(label)
     fused: dict[str, str] = {}
     for first, second in zip(steps, steps[1:], strict=False):
-        both = type(first.stage).per_document() and type(second.stage).per_document()
+        both = _streams(first, inputs) and _streams(second, inputs)
         if both and takers.get(first.label) == [second.label]:
             fused[first.label] = second.label
     return fused
+
+
+def _streams(step: Step, inputs: Mapping[str, Inputs]) -> bool:
+    return step.stage.streams() and sum(label is not None for label in inputs[step.label].values()) <= 1

@@ -139,7 +139,8 @@ def _execute(pipe: Pipe, request: dict[str, Any]) -> None:
         stages = [_stage(item) for item in request["stages"]]
         accounts: dict[str, Facts] = {}
         seconds: dict[str, float] = {}
-        if len(stages) > 1 or type(stages[0]).per_document():
+        inputs = sum(row is not None for row in request["given"].values())
+        if len(stages) > 1 or (stages[0].streams() and inputs <= 1):
             labels = [item["label"] for item in request["stages"]]
             facts = _run_documents(stages, labels, request, bench, accounts, seconds)
         else:

@@ -19,6 +19,8 @@ LARGE_PARAMETERS = 30e6
 LIMIT_BYTES, LARGE_LIMIT_BYTES = 256_000, 64_000
 PAIR_BYTES, PAIR_BYTES_PER_TOKEN = 83_800, 2.55
 """Of the bundled pairs' sentences, and with a vocabulary of 3,000 learned on novels."""
+START_SECONDS = 1.0
+"""Opening model and text, and sealing the scores."""
 
 
 def _prompts(value: Any) -> Any:
@@ -26,11 +28,12 @@ def _prompts(value: Any) -> Any:
 
 
 class Evaluate(Stage):
-    """Measures a model on held-out text: bits per byte, minimal pairs of English grammar, samples.
+    """Measures a model on held-out text or rows: bits per byte, minimal pairs of English grammar, samples.
 
     Bits per byte: documents one by one, the end token before each, windows of min(context, 256) tokens that
     do not overlap, every byte counted. Minimal pairs: how often the grammatical one of two sentences is the
-    likelier, over 34 paradigms of BLiMP, with its standard error.
+    likelier, over 34 paradigms of BLiMP, with its standard error. Of examples: the loss of the held-out rows'
+    answers, of the model and, where there is an adapter, of its base; and answers of both beside theirs.
 
     Pays when: models are compared; it costs seconds.
     Hurts when: the held-out text is no sample of what the model is for: the figure then answers nothing.
@@ -39,7 +42,12 @@ class Evaluate(Stage):
     Measured here: not yet measured.
     """
 
-    takes = {"model": Slot(kinds=(Kind.MODEL,)), "corpus": Slot(kinds=(Kind.CORPUS,), optional=True)}
+    takes = {
+        "model": Slot(kinds=(Kind.MODEL,)),
+        "corpus": Slot(kinds=(Kind.CORPUS,), optional=True),
+        "adapter": Slot(kinds=(Kind.ADAPTER,), optional=True),
+        "examples": Slot(kinds=(Kind.EXAMPLES,), optional=True),
+    }
     makes = Kind.SCORES
     imports_torch = True
 
@@ -112,28 +120,40 @@ class Evaluate(Stage):
         tokens = size / each
         pairs = PAIR_BYTES / min(each, PAIR_BYTES_PER_TOKEN) if self.minimal_pairs is not False else 0.0
         prompts = len(self.prompts) if isinstance(self.prompts, list) else 4
-        seconds = costs.load_seconds(model) + size / 4e6
+        seconds = START_SECONDS + costs.load_seconds(model) + size / 4e6
         seconds += costs.read_seconds(model, tokens, window, machine)
         seconds += costs.read_seconds(model, pairs, 32, machine)
         seconds += costs.write_seconds(model, prompts * self.sample_tokens, machine)
+        examples = (((facts.get("examples") or {}).get("splits") or {}).get(self.split) or {}).get("bytes", 0)
+        if examples:
+            passes = 2 if facts.get("adapter") else 1
+            seconds += (passes - 1) * costs.write_seconds(model, prompts * self.sample_tokens, machine)
+            answered = min(16_384.0, examples / each)
+            seconds += passes * costs.read_seconds(model, answered, window, machine)
+            tokens += passes * answered
+        # With an adapter its base is scored beside the tuned model.
+        beside = 4 * int(model.get("parameters") or 0) if facts.get("adapter") else 0
         cost = Cost(
             seconds=seconds,
             cpu_seconds=seconds * (1 + 0.7 * (machine.cores - 1)),
             joules=machine.joules(seconds),
             tokens=int(tokens + pairs),
             flops=(tokens + pairs) * costs.forward_flops(model, window),
-            peak_bytes=costs.read_bytes(model, 4096) + 4 * size,
+            peak_bytes=costs.read_bytes(model, 4096) + 4 * size + beside,
             size_bytes=None,
         )
         return Forecast(facts={}, cost=cost, disk_bytes=20_000)
 
     def run(self, given: Given, bench: Bench) -> Facts:
         """Scores, judges, samples; writes scores.json."""
+        if one(given, "model").facts.get("role") == "classifier":
+            return self._classifier(one(given, "model"), given.get("examples"), bench)
         from kogata.engine import evaluate as engine
         from kogata.engine.load import load_model
 
         artifact, corpus = one(given, "model"), given.get("corpus")
-        loaded = load_model(artifact.path)
+        adapter, examples = given.get("adapter"), given.get("examples")
+        loaded = load_model(artifact.path, adapter=adapter.path if adapter else None)
         end_id = artifact.facts.get("end_id")
         end_id = loaded.end_id if end_id is None else end_id
         if loaded.source.role != "decoder" or end_id is None:
@@ -149,6 +169,8 @@ class Evaluate(Stage):
         encode = engine.encoder(artifact.path)
         seen = _Seen(bench, artifact.facts, window)
         scores: Facts = {"bits_per_byte": None, "minimal_pairs": None, "samples": []}
+        if examples is not None:
+            scores["examples"], scores["samples"] = self._examples(loaded, artifact, adapter, examples, seen)
         texts: list[str] = []
         if corpus is not None:
             texts, total = _texts(corpus.path, self.split, self._most())
@@ -163,12 +185,28 @@ class Evaluate(Stage):
                 f"{found.value:.3f} bits per byte over {format_bytes(found.bytes)} of {self.split} text"
             )
         scores["minimal_pairs"] = self._pairs(loaded, encode, end_id, texts, seen)
-        scores["samples"] = self._samples(loaded, texts, seen)
+        if examples is None:
+            scores["samples"] = self._samples(loaded, texts, seen)
         text = json.dumps(scores, ensure_ascii=False, indent=1)
         (bench.out / "scores.json").write_text(text + "\n", encoding="utf-8")
         pairs = scores["minimal_pairs"]
         compact = pairs and {name: value for name, value in pairs.items() if name != "by_paradigm"}
         return {**scores, "minimal_pairs": compact}
+
+    def _classifier(self, model: Any, examples: Any, bench: Bench) -> Facts:
+        from kogata.engine import classify
+
+        if examples is None:
+            raise RecipeError(
+                "a classifier is scored on labelled rows", where="slot examples of evaluate", found="none"
+            )
+        found = classify.score_rows(classify.load(model.path), examples.path, self.split)
+        scores: Facts = {"bits_per_byte": None, "minimal_pairs": None, "samples": [], "labels": found}
+        text = json.dumps(scores, ensure_ascii=False, indent=1)
+        (bench.out / "scores.json").write_text(text + "\n", encoding="utf-8")
+        share = f"{100 * found['accuracy']:.1f} ± {100 * found['standard_error']:.1f} %"
+        bench.log(f"{share} of {found['n']:,} {self.split} rows right, macro-F1 {found['macro_f1']:.3f}")
+        return scores
 
     def _most(self) -> int | None:
         if isinstance(self.limit, str):
@@ -196,6 +234,38 @@ class Evaluate(Stage):
         share = f"{100 * found.accuracy:.1f} ± {100 * found.standard_error:.1f} %"
         seen.bench.log(f"minimal pairs: {share} of {found.n} right (chance: 50 %)")
         return found.to_dict()
+
+    def _examples(
+        self, loaded: Any, model: Any, adapter: Any, examples: Any, seen: _Seen
+    ) -> tuple[Facts | None, list[dict[str, str]]]:
+        from kogata.engine import evaluate_examples as engine
+        from kogata.engine.load import load_model
+
+        place = model.path
+        if adapter is not None and (adapter.path / "tokenizer_config.json").is_file():
+            place = adapter.path
+        training = (adapter or model).facts.get("training") or {}
+        renderer = engine.renderer_of(loaded, place, training.get("template"))
+        base: Any = None
+        seen.expect(0)
+        found = engine.answer_loss(loaded, renderer, examples.path, self.split, seen)
+        if found is not None:
+            seen.add(found["tokens"])
+            said = f"held-out answers: {found['loss_nats_per_token']:.3f} nats a token"
+            if adapter is not None:
+                base = load_model(model.path)
+                before = engine.answer_loss(base, renderer, examples.path, self.split, seen)
+                found["base_loss_nats_per_token"] = before and before["loss_nats_per_token"]
+                said += f", {found['base_loss_nats_per_token']:.3f} before training"
+            seen.bench.log(said)
+        shown: list[dict[str, str]] = []
+        if self.sample_tokens:
+            asked: dict[str, Any] = {"count": 4, "max_tokens": self.sample_tokens}
+            shown = engine.answers(loaded, renderer, examples.path, self.split, **asked)
+            if base is not None:
+                earlier = engine.answers(base, renderer, examples.path, self.split, **asked)
+                shown = [{**now, "before": old["text"]} for now, old in zip(shown, earlier, strict=True)]
+        return found, shown
 
     def _samples(self, loaded: Any, texts: list[str], seen: _Seen) -> list[dict[str, str]]:
         from kogata.engine.evaluate import default_prompts

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
 from kogata.core.amounts import Bytes, Cost, Forecast, format_bytes
-from kogata.core.artifact import Kind
+from kogata.core.artifact import Artifact, Kind
 from kogata.core.errors import EnvironmentProblem, RecipeError, Refused, Stopped
 from kogata.core.receipt import Machine
 from kogata.core.registry import suggest
@@ -29,7 +31,9 @@ class Export(Stage):
 
     `hf` is a folder that plain transformers loads; `gguf-f32`, `gguf-f16` and `gguf-q8_0` are files for
     llama.cpp. A file whose bits per byte rise above the model's by more than its tolerance is refused: so a
-    file that loads but computes something else is never handed out.
+    file that loads but computes something else is never handed out. An adapter is merged into the model,
+    the merged model compared with model and adapter; the adapter itself lies beside it as peft reads it.
+    Of a chat model with a GGUF file, a Modelfile tells Ollama its template and where an answer stops.
 
     Pays when: the model leaves Kogata.
     Hurts when: never, but each format costs its bytes on disk.
@@ -38,7 +42,12 @@ class Export(Stage):
     Measured here: not yet measured.
     """
 
-    takes = {"model": Slot(kinds=(Kind.MODEL,)), "corpus": Slot(kinds=(Kind.CORPUS,), optional=True)}
+    takes = {
+        "model": Slot(kinds=(Kind.MODEL,)),
+        "corpus": Slot(kinds=(Kind.CORPUS,), optional=True),
+        "adapter": Slot(kinds=(Kind.ADAPTER,), optional=True),
+        "examples": Slot(kinds=(Kind.EXAMPLES,), optional=True),
+    }
     makes = Kind.BUNDLE
     imports_torch = True
 
@@ -98,7 +107,9 @@ class Export(Stage):
         large = (model.get("parameters") or 0) > LARGE_PARAMETERS
         chosen = LARGE_SCORED_BYTES if large else SCORED_BYTES
         few = f"{format_bytes(chosen)} a file: a check, no measurement"
-        reasons["scored_bytes"] = few if corpus else "no text to score on"
+        if _reads_only(model):
+            few = f"a model of the role {model['role']} writes no text"
+        reasons["scored_bytes"] = few if corpus or _reads_only(model) else "no text to score on"
         return Resolved(stage=self.model_copy(update={"scored_bytes": chosen}), reasons=reasons)
 
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
@@ -111,7 +122,7 @@ class Export(Stage):
         sizes = {name: get_format(name).forecast_bytes(model) for name in self.formats}
         known = [size for size in sizes.values() if size is not None]
         text = 0
-        if corpus:
+        if corpus and not _reads_only(model):
             most = self.scored_bytes if isinstance(self.scored_bytes, int) else SCORED_BYTES
             text = min((corpus.get("splits") or {}).get("heldout", {}).get("bytes", 0), most)
         language = (corpus or {}).get("language_hint")
@@ -143,7 +154,10 @@ class Export(Stage):
         from kogata.engine.export._common import get_format
 
         model, corpus = one(given, "model"), given.get("corpus")
-        texts = self._texts(corpus)
+        adapter = given.get("adapter")
+        if adapter is not None:
+            model = _merged(model, adapter, bench)
+        texts = [] if _reads_only(model.facts) else self._texts(corpus, given.get("examples"))
         window = engine.default_window(model.facts.get("context"))
         size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
         own, ids, end_id = _own_score(model, texts, window) if texts else (None, [], None)
@@ -185,19 +199,27 @@ class Export(Stage):
             )
             bench.log(f"{name}: {format_bytes(row['bytes'])}{said}")
             files[form.place] = row
+        if adapter is not None:
+            files["adapter"] = _copied(adapter.path, bench.out / "adapter")
+        _write_modelfile(model.path, [place for place in files if place.endswith(".gguf")], bench)
         found = {"files": files, "model_bits_per_byte": own, "scored_bytes": size, "window": window}
         text = json.dumps(found, ensure_ascii=False, indent=1)
         (bench.out / "files.json").write_text(text + "\n", encoding="utf-8")
         return found
 
-    def _texts(self, corpus: Any) -> list[str]:
+    def _texts(self, corpus: Any, examples: Any) -> list[str]:
         from kogata.engine.evaluate import sample_texts
+        from kogata.engine.examples import read_examples
         from kogata.engine.text import read_corpus
 
-        if corpus is None:
-            return []
         limit = self.scored_bytes if isinstance(self.scored_bytes, int) else SCORED_BYTES
-        return sample_texts((document.text for document in read_corpus(corpus.path, "heldout")), limit)[0]
+        if corpus is not None:
+            texts = (document.text for document in read_corpus(corpus.path, "heldout"))
+        elif examples is not None:
+            texts = ("\n".join(row.texts()) for row in read_examples(examples.path, "heldout"))
+        else:
+            return []
+        return sample_texts(texts, limit)[0]
 
     def _within_tolerance(self, form: Any, row: Facts, own: float) -> None:
         allowed = form.tolerance if self.tolerance == "auto" else self.tolerance
@@ -210,6 +232,54 @@ class Export(Stage):
                 expected=f"at most {own:.4f} {allowed:+g}",
                 remedy="export a wider format, or raise `tolerance` of export",
             )
+
+
+def _reads_only(model: Facts) -> bool:
+    """Says whether a model reads text and writes none: an encoder, a classifier."""
+    return model.get("role") in ("encoder", "classifier")
+
+
+def _merged(model: Artifact, adapter: Artifact, bench: Bench) -> Artifact:
+    """Merges an adapter into its base beside the bundle, checked."""
+    from kogata.engine.adapters import merged_folder
+
+    folder = bench.checkpoints / "merged"
+    gap = merged_folder(model.path, adapter.path, folder)
+    bench.log(f"adapter merged: logits differ by {gap:.1e} of their size")
+    facts = {**model.facts, "training": adapter.facts.get("training") or {}}
+    return replace(model, path=folder, facts=facts)
+
+
+def _write_modelfile(model: Path, places: list[str], bench: Bench) -> None:
+    """Writes what Ollama needs beside a GGUF file of a chat model; of several files the smallest is meant."""
+    from kogata.engine.modelfile import modelfile
+
+    if places:
+        place = min(places, key=lambda place: (bench.out / place).stat().st_size)
+        text = modelfile(model, place)
+        if text is not None:
+            (bench.out / "Modelfile").write_text(text, encoding="utf-8")
+            bench.log(f"Modelfile: `ollama create NAME` beside it runs {place}")
+
+
+def _copied(adapter: Path, place: Path) -> Facts:
+    """Copies what peft reads of an adapter."""
+    import shutil
+
+    place.mkdir()
+    for item in sorted(adapter.iterdir()):
+        if item.is_file() and item.name not in ("manifest.json", "metrics.jsonl"):
+            shutil.copyfile(item, place / item.name)
+    sizes = [item.stat().st_size for item in place.iterdir()]
+    return {
+        "format": "peft",
+        "bytes": sum(sizes),
+        "largest_file": max(sizes),
+        "runtime": "peft",
+        "bits_per_byte": None,
+        "scored_bytes": 0,
+        "notes": [],
+    }
 
 
 def _own_score(model: Any, texts: list[str], window: int) -> tuple[float, list[list[int]], int]:

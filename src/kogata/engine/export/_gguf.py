@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from kogata.core.errors import DataError
+from kogata.engine.export import _gguf_hybrids as hybrids
 from kogata.engine.export._common import Scored, Written
-from kogata.nn.spec import ModelSpec
+from kogata.nn.ffns import ffn_matrices
+from kogata.nn.spec import FAMILIES, HYBRIDS, ModelSpec
 
 # llama.cpp turns neighbouring pairs of a head here, transformers its two halves: rows are reordered.
 _TURNS_NEIGHBOURS = ("llama", "smollm3", "arcee")
@@ -38,8 +40,12 @@ def refuse(facts: dict[str, Any]) -> str | None:
     values = facts.get("spec")
     if not values:
         name = facts.get("architecture") or "this architecture"
-        return f"{name}: GGUF files are written for llama, qwen2, qwen3, smollm3 and arcee"
+        return f"{name}: GGUF files are written for {', '.join((*FAMILIES, *HYBRIDS))}"
     spec = ModelSpec.from_dict(values)
+    if spec.family in HYBRIDS:
+        return hybrids.refuse(spec)
+    if spec.family not in FAMILIES:
+        return f"the family {spec.family}: GGUF files are written for {', '.join((*FAMILIES, *HYBRIDS))}"
     if spec.mixers is not None and any(mixer != "full" for mixer in spec.mixers):
         other = next(mixer for mixer in spec.mixers if mixer != "full")
         return f"{spec.family} with the mixer {other}: llama.cpp knows full attention"
@@ -68,19 +74,13 @@ def forecast_bytes(facts: dict[str, Any], kind: str) -> int | None:
 
 
 def _shapes(spec: ModelSpec) -> Iterator[tuple[int, int]]:
-    """Yields (rows, columns) of every tensor; a vector has no rows."""
+    """Yields (rows, columns) of every matrix; a layer's vectors as one, which has no rows."""
     for _ in range(1 if spec.tied else 2):
         yield spec.vocab_size, spec.width
-    for _ in range(spec.layers):
-        for rows in (spec.q_width, spec.kv_width, spec.kv_width):
-            yield rows, spec.width
-            if spec.qkv_bias:
-                yield 0, rows
-        yield spec.width, spec.q_width
-        for _ in range(1 if spec.ffn == "relu2" else 2):
-            yield spec.ffn_width, spec.width
-        yield spec.width, spec.ffn_width
-        yield from [(0, spec.width)] * 2 + [(0, spec.head_dim)] * (2 if spec.qk_norm else 0)
+    norms = (4 if spec.sandwich_norms else 2) * spec.width
+    for sizes in spec.layer_sizes():
+        yield from (*sizes.matrices, *ffn_matrices(spec))
+        yield 0, sizes.vectors + norms
     yield 0, spec.width
 
 
@@ -115,7 +115,7 @@ def write(folder: Path, path: Path, kind: str) -> list[str]:
     if reason:
         raise DataError("llama.cpp has no graph for this model", where=str(folder), found=reason)
     beside = path.with_name(path.name + ".part")
-    writer = gguf.GGUFWriter(beside, spec.family)
+    writer = gguf.GGUFWriter(beside, hybrids.ARCHITECTURES.get(spec.family, spec.family))
     try:
         _write_shape(writer, spec, kind)
         for key, value in gguf_tokenizer(folder, spec.vocab_size, config).items():
@@ -170,12 +170,13 @@ def _write_shape(writer: Any, spec: ModelSpec, kind: str) -> None:
     writer.add_block_count(spec.layers)
     writer.add_feed_forward_length(spec.ffn_width)
     writer.add_head_count(spec.heads)
-    writer.add_head_count_kv(spec.kv_heads)
+    writer.add_head_count_kv(hybrids.heads_kv(spec))
     writer.add_key_length(spec.head_dim)
     writer.add_value_length(spec.head_dim)
     writer.add_layer_norm_rms_eps(spec.norm_eps)
-    writer.add_rope_dimension_count(spec.head_dim)
+    writer.add_rope_dimension_count(spec.rotary_dim or spec.head_dim)
     writer.add_rope_freq_base(spec.rope_theta)
+    hybrids.write_shape(writer, spec)
     scaling = spec.rope_scaling or {}
     if scaling.get("rope_type") in ("linear", "yarn"):
         writer.add_rope_scaling_type(gguf.RopeScalingType(scaling["rope_type"]))
@@ -209,11 +210,12 @@ def _write_tensors(writer: Any, folder: Path, spec: ModelSpec, kind: str) -> lis
             continue
         with safe_open(file, framework="pt") as tensors:
             value = tensors.get_tensor(name).to(torch.float32).numpy()
-        target = gguf_name(name)
+        target = gguf_name(name, spec.family)
+        value = hybrids.convert(spec, name, value)
         if spec.family in _TURNS_NEIGHBOURS and (".q_proj." in name or ".k_proj." in name):
             value = _neighbours(value, spec.heads if ".q_proj." in name else spec.kv_heads)
-        kept = stored["f32"] if value.ndim == 1 else stored[kind]
-        if value.ndim > 1 and kind == "q8_0" and value.shape[-1] % _BLOCK:
+        kept = stored["f32"] if value.ndim == 1 or hybrids.stays_float32(name) else stored[kind]
+        if kept == stored["q8_0"] and value.shape[-1] % _BLOCK:
             narrow.append(target)
             kept = stored["f16"]
         data = gguf.quants.quantize(np.ascontiguousarray(value), kept)
@@ -228,14 +230,18 @@ def _write_tensors(writer: Any, folder: Path, spec: ModelSpec, kind: str) -> lis
     return []
 
 
-def gguf_name(name: str) -> str:
-    """Gives llama.cpp's name of a weight that transformers calls `name`."""
+def gguf_name(name: str, family: str) -> str:
+    """Gives llama.cpp's name of a weight that transformers calls `name` in this family."""
+    whole = hybrids.whole_name(name)
+    if whole is not None:
+        return whole
     stem, _, leaf = name.rpartition(".")
-    if stem in _NAMES:
-        return f"{_NAMES[stem]}.{leaf}"
+    tops, layers = {**_NAMES, **hybrids.top_names(family)}, {**_LAYER_NAMES, **hybrids.layer_names(family)}
+    if stem in tops:
+        return f"{tops[stem]}.{leaf}"
     parts = stem.split(".", 3)
-    if len(parts) == 4 and parts[:2] == ["model", "layers"] and parts[3] in _LAYER_NAMES:
-        return f"blk.{parts[2]}.{_LAYER_NAMES[parts[3]]}.{leaf}"
+    if len(parts) == 4 and parts[:2] == ["model", "layers"] and parts[3] in layers:
+        return f"blk.{parts[2]}.{layers[parts[3]]}.{leaf}"
     raise DataError("a weight has no name in GGUF", where=name)
 
 

@@ -4,7 +4,9 @@ Pays when: the file is to be checked, or quantised further by llama.cpp's own to
 Hurts when: size matters: it is four times as large as q8_0.
 Cost: 4 bytes a weight; a second of writing for 100 MB.
 Source: the GGUF format of llama.cpp.
-Measured here: not yet measured.
+Measured here: in llama.cpp 1,000 [gguf.json:same_token_ids:,.0f] of 1,000 [gguf.json:lines:,.0f] lines, half
+of them Japanese, give the same ids, and 5 [gguf.json:same_continuations:.0f] of 5 [gguf.json:prompts:.0f]
+prompts the same 32 tokens.
 """
 
 from __future__ import annotations

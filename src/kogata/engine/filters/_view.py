@@ -3,22 +3,50 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
+from kogata.engine.text import language_hint, spaced
 
-from kogata.engine.text import spaced
+if TYPE_CHECKING:
+    import numpy as np
+
+HEARD = 2_000
+"""Characters the language is told from where nobody said it."""
+
+
+class Repeats(NamedTuple):
+    """Runs of one length that occur more than once."""
+
+    starts: np.ndarray
+    """Where each begins, in units, sorted by run and then by place."""
+    groups: np.ndarray
+    """Which distinct run each is."""
+    first: np.ndarray
+    """Whether it is the run's first occurrence."""
 
 
 class View:
-    """One text with what rules share."""
+    """One text with what rules share.
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    Args:
+        text: the document's text.
+        meta: what is known of it; `language` is believed.
+    """
+
+    def __init__(self, text: str, meta: dict[str, Any] | None = None) -> None:
+        self.text, self.meta = text, meta or {}
+        self._repeats: dict[int, Repeats] = {}
+
+    @cached_property
+    def language(self) -> str:
+        """Gives the language: as the document's meta says, else guessed from script and commonest words."""
+        said = self.meta.get("language")
+        return said if isinstance(said, str) else language_hint(self.text[:HEARD])
 
     @cached_property
     def spaced(self) -> bool:
         """Says whether words are set apart by spaces."""
-        return spaced(self.text)
+        return self.text.isascii() or spaced(self.text)
 
     @cached_property
     def words(self) -> list[str]:
@@ -28,31 +56,70 @@ class View:
     @cached_property
     def lines(self) -> list[str]:
         """Gives the lines that hold something."""
-        return [line for line in (line.strip() for line in self.text.split("\n")) if line]
+        return [line for line in map(str.strip, self.text.split("\n")) if line]
 
     @cached_property
     def paragraphs(self) -> list[str]:
         """Gives what stands between blank lines."""
-        return [part for part in (part.strip() for part in self.text.split("\n\n")) if part]
+        return [part for part in map(str.strip, self.text.split("\n\n")) if part]
+
+    @cached_property
+    def visible(self) -> int:
+        """Counts the characters that are no white space."""
+        return sum(map(len, self.words))
 
     @cached_property
     def units(self) -> np.ndarray:
         """Gives numbers that stand for the words, or for the characters where words are not set apart."""
+        import numpy as np
+
         if self.spaced:
             # Python's own hash differs between processes; only whether two are equal counts here.
             return np.fromiter(map(hash, self.words), dtype=np.int64).view(np.uint64)
         text = "".join(self.words)
         return np.frombuffer(text.encode("utf-32-le", "replace"), dtype="<u4").astype(np.uint64)
 
-    def ngrams(self, length: int) -> np.ndarray:
-        """Gives a hash for each run of `length` units."""
+    @cached_property
+    def unit_ends(self) -> np.ndarray:
+        """Gives the characters before each unit and, last, of all: units a to b have `ends[b] - ends[a]`."""
+        import numpy as np
+
+        if not self.spaced:
+            return np.arange(len(self.units) + 1)
+        ends = np.zeros(len(self.words) + 1, dtype=np.int64)
+        np.cumsum(np.fromiter(map(len, self.words), dtype=np.int64, count=len(self.words)), out=ends[1:])
+        return ends
+
+    def repeats(self, length: int) -> Repeats:
+        """Finds the runs of `length` units that occur more than once.
+
+        A run can repeat only where its shorter beginnings do, so after the first length asked for few places
+        are left to look at: ask for short ones first.
+        """
+        import numpy as np
+
+        if length in self._repeats:
+            return self._repeats[length]
         units = self.units
         count = len(units) - length + 1
-        if count <= 0:
-            return np.zeros(0, dtype=np.uint64)
-        total = np.zeros(count, dtype=np.uint64)
-        with np.errstate(over="ignore"):
-            for place in range(length):
-                total = (total ^ units[place : place + count]) * np.uint64(0x9E3779B97F4A7C15)
-                total ^= total >> np.uint64(29)
-        return total
+        below = max((known for known in self._repeats if known < length), default=None)
+        if below is None:
+            places = np.arange(max(0, count))
+            parts = [units[place : place + count] for place in range(length)] if count > 0 else []
+        else:
+            starts = self._repeats[below].starts
+            places = np.sort(starts[starts < count])
+            parts = [units[places + place] for place in range(length)] if len(places) else []
+        total = np.zeros(len(places), dtype=np.uint64)
+        for part in parts:
+            total = (total ^ part) * np.uint64(0x9E3779B97F4A7C15)
+            total ^= total >> np.uint64(29)
+        order = np.argsort(total, kind="stable")
+        total = total[order]
+        new = np.ones(len(total), dtype=bool)
+        new[1:] = total[1:] != total[:-1]
+        groups = np.cumsum(new) - 1
+        again = np.bincount(groups, minlength=1)[groups] > 1 if len(groups) else new
+        found = Repeats(places[order][again], groups[again], new[again])
+        self._repeats[length] = found
+        return found

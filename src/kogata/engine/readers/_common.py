@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kogata.core.errors import DataError
 from kogata.core.registry import suggest
+from kogata.core.stage import Account
 from kogata.engine.encodings import Decoder
 from kogata.engine.files import InputFile, refuse_binary
 
@@ -16,6 +17,8 @@ LONGEST = 8 * 2**20
 """Characters of the longest document or line held in memory; what is longer is cut or rejected."""
 LOOK = 2**16
 """Bytes looked at for the plan and to tell text from binary."""
+ROWS_LOOK = 2**20
+"""Bytes looked at to count a table's rows."""
 TEXT_NAMES = (
     "text", "content", "contents", "body", "document", "article", "passage", "story", "raw_content",
     "本文", "テキスト", "文章", "内容",
@@ -32,6 +35,8 @@ class ReadOptions:
     """Role (`text`, `id`) → the column's name."""
     split_on: str | None = None
     """Where a text file is cut into documents: `line`, `blank_line` or any text."""
+    numbers: tuple[str, ...] = ()
+    """Columns of numbers that go along in the documents' `meta`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +79,28 @@ def head_of(file: InputFile, options: ReadOptions, look: int) -> tuple[str, int]
     return text, len(raw)
 
 
+def rows_by_head(
+    file: InputFile, options: ReadOptions, count: Callable[[list[str], Account], int], look: int
+) -> float:
+    """Counts the rows in the beginning of a file of lines, and counts on to its end.
+
+    Args:
+        file, options: what to look at, and how.
+        count: gives the readable rows in whole lines; those it rejects are counted too.
+        look: bytes of the beginning.
+    """
+    text, read_bytes = head_of(file, options, look)
+    # A line that the beginning cuts in two is left to the part that is not looked at.
+    whole = text.rfind("\n") + 1 if read_bytes >= look else len(text)
+    whole = whole or len(text)
+    account = Account()
+    lines = [line for _, line, _ in lines_of(iter([text[:whole]]))]
+    rows = count(lines, account) + sum(account.reasons.values())
+    if read_bytes < look:
+        return float(rows)
+    return rows * file.raw_bytes() / max(1.0, read_bytes * whole / max(1, len(text)))
+
+
 def lines_of(blocks: Iterator[str], longest: int = LONGEST) -> Iterator[tuple[int, str, bool]]:
     """Cuts blocks into lines: number from 1, the line and its end, whether it was cut off as too long."""
     rest: list[str] = []
@@ -108,7 +135,7 @@ def text_column(
     Raises:
         DataError: the asked column is not there, or none can be told; lists the columns with a sample.
     """
-    shown = ", ".join(f"{name} ({_shown(name, rows)})" for name in names) or "none"
+    shown = shown_columns(names, rows)
     asked = options.columns.get("text")
     for role, column in options.columns.items():
         if column not in names:
@@ -134,11 +161,17 @@ def text_column(
         where=str(file.path),
         found=f"columns: {shown}",
         expected=f"a column called {', '.join(TEXT_NAMES[:5])} …",
-        remedy=f"add to data.read:  columns: {{text: {_quoted(longest)}}}",
+        remedy=f"add to data.read:  columns: {{text: {quoted(longest)}}}",
     )
 
 
-def _quoted(name: str) -> str:
+def shown_columns(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Lists columns with a sample each."""
+    return ", ".join(f"{name} ({_shown(name, rows)})" for name in names) or "none"
+
+
+def quoted(name: str) -> str:
+    """Writes a name as YAML wants it."""
     plain = name.replace("_", "").replace("-", "").isalnum() and not name[0].isdigit()
     return name if plain else '"' + name.replace('"', '\\"') + '"'
 

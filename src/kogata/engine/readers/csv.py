@@ -9,7 +9,17 @@ from typing import Any
 from kogata.core.artifact import Document
 from kogata.core.stage import Account
 from kogata.engine.files import InputFile
-from kogata.engine.readers._common import LONGEST, LOOK, ReadOptions, Sample, decoder_of, head_of, lines_of
+from kogata.engine.readers._common import (
+    LONGEST,
+    LOOK,
+    ROWS_LOOK,
+    ReadOptions,
+    Sample,
+    decoder_of,
+    head_of,
+    lines_of,
+    rows_by_head,
+)
 from kogata.engine.readers.jsonl import rows_to_documents
 
 SUFFIXES = (".csv", ".tsv", ".tab")
@@ -17,30 +27,45 @@ SUFFIXES = (".csv", ".tsv", ".tab")
 
 def read(file: InputFile, options: ReadOptions, account: Account) -> Iterator[Document]:
     """Yields one document a row; a row with more or fewer fields than the header is rejected."""
+    yield from rows_to_documents(_read(file, options, account), file, options, account)
+
+
+def rows(file: InputFile, options: ReadOptions, account: Account) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yields rows by the numbers a spreadsheet shows: the header is row 1, a field may hold line breaks."""
+    yield from _read(file, options, account, records=True)
+
+
+def _read(
+    file: InputFile, options: ReadOptions, account: Account, *, records: bool = False
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
     decoder = decoder_of(file, options)
     with decoder.stream:
         lines = (line for _, line, _ in lines_of(decoder.blocks()))
-        yield from rows_to_documents(_rows(file, lines, account), file, options, account)
+        yield from _rows(file, lines, account, records=records)
     account.read_bytes += decoder.read_bytes
 
 
-def _rows(file: InputFile, lines: Iterable[str], account: Account) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _rows(
+    file: InputFile, lines: Iterable[str], account: Account, *, records: bool = False
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
     csv.field_size_limit(LONGEST)
     lines = iter(lines)
     first = next((line for line in lines if line.strip("\ufeff \r\n")), "")
     separator = _separator(first, file)
     rows = csv.reader(_chain(first.lstrip("\ufeff"), lines), delimiter=separator)
     header: list[str] | None = None
+    record = 0
     while True:
+        record += 1
         try:
             row = next(rows)
         except StopIteration:
             return
         except csv.Error as error:
-            account.reject(
-                "bad CSV row", Document(f"{file.name}:{rows.line_num}", "", source=file.name), str(error)
-            )
+            place = record if records else rows.line_num
+            account.reject("bad CSV row", Document(f"{file.name}:{place}", "", source=file.name), str(error))
             continue
+        number = record if records else rows.line_num
         if not row:
             continue
         if header is None:
@@ -50,11 +75,11 @@ def _rows(file: InputFile, lines: Iterable[str], account: Account) -> Iterator[t
             text = separator.join(row)
             account.reject(
                 "wrong number of fields",
-                Document(f"{file.name}:{rows.line_num}", text[:200], source=file.name),
+                Document(f"{file.name}:{number}", text[:200], source=file.name),
                 f"{len(row)} fields, the header has {len(header)}",
             )
             continue
-        yield rows.line_num, dict(zip(header, row, strict=True))
+        yield number, dict(zip(header, row, strict=True))
 
 
 def _chain(first: str, lines: Iterator[str]) -> Iterator[str]:
@@ -88,3 +113,12 @@ def sample(file: InputFile, options: ReadOptions, look: int = LOOK) -> Sample:
         characters=len(joined),
         text=joined,
     )
+
+
+def count_rows(file: InputFile, options: ReadOptions, look: int = ROWS_LOOK) -> float:
+    """Estimates the rows below the header from the beginning of a file; exact for a short one."""
+
+    def count(lines: list[str], account: Account) -> int:
+        return sum(1 for _ in _rows(file, iter(lines), account, records=True))
+
+    return rows_by_head(file, options, count, look)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kogata.core.artifact import Document
@@ -22,11 +22,22 @@ def read(file: InputFile, options: ReadOptions, account: Account) -> Iterator[Do
     with _open(file) as opened:
         column = _text_column(opened, file, options)
         wanted = [column, *([options.columns["id"]] if "id" in options.columns else [])]
-        chosen = ReadOptions(columns={**options.columns, "text": column})
-        rows = enumerate(_rows(opened, wanted, file), 1)
-        for document in rows_to_documents(rows, file, chosen, account):
+        wanted += [
+            name for name in options.numbers if name in opened.schema_arrow.names and name not in wanted
+        ]
+        chosen = ReadOptions(columns={**options.columns, "text": column}, numbers=options.numbers)
+        found = enumerate(_rows(opened, wanted, file), 1)
+        for document in rows_to_documents(found, file, chosen, account):
             account.read_bytes += len(document.text.encode("utf-8", "surrogatepass"))
             yield document
+
+
+def rows(file: InputFile, options: ReadOptions, account: Account) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yields the numbered rows, all columns."""
+    with _open(file) as opened:
+        for number, row in enumerate(_rows(opened, list(opened.schema_arrow.names), file), 1):
+            account.read_bytes += sum(len(str(value)) for value in row.values())
+            yield number, row
 
 
 def _open(file: InputFile) -> Any:
@@ -79,12 +90,12 @@ def sample(file: InputFile, options: ReadOptions, look: int = LOOK) -> Sample:
                 if part.path_in_schema.split(".")[0] == column:
                     whole += part.total_uncompressed_size
         first = next(opened.iter_batches(20, columns=[column]), None) if metadata.num_rows else None
-    rows = first.to_pylist() if first is not None else []
-    text = "\n".join(row[column] for row in rows if isinstance(row[column], str))
+    seen = first.to_pylist() if first is not None else []
+    text = "\n".join(row[column] for row in seen if isinstance(row[column], str))
     size = len(text.encode("utf-8", "surrogatepass"))
     return Sample(
         read=max(1, size),
-        documents=len(rows),
+        documents=len(seen),
         bytes=size,
         characters=len(text),
         text=text,
@@ -92,3 +103,9 @@ def sample(file: InputFile, options: ReadOptions, look: int = LOOK) -> Sample:
         # Lengths and levels are in it too, 4 bytes a row; repeated texts are stored once.
         whole_bytes=max(0, whole - 4 * metadata.num_rows),
     )
+
+
+def count_rows(file: InputFile, options: ReadOptions) -> float:
+    """Gives the rows that the file says it has."""
+    with _open(file) as opened:
+        return float(opened.metadata.num_rows)

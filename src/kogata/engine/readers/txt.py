@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from kogata.core.artifact import Document
 from kogata.core.stage import Account
 from kogata.engine.files import InputFile
-from kogata.engine.readers._common import LONGEST, LOOK, ReadOptions, Sample, decoder_of, head_of
+from kogata.engine.readers._common import LONGEST, LOOK, ROWS_LOOK, ReadOptions, Sample, decoder_of, head_of
 
 SUFFIXES = (".txt", ".text", ".md", ".markdown")
 
@@ -89,3 +89,11 @@ def sample(file: InputFile, options: ReadOptions, look: int = LOOK) -> Sample:
         documents = sum(bool(part.strip()) for part in "".join(_plain_ends(iter([text]))).split(separator))
     size = len(text.encode("utf-8", "surrogatepass"))
     return Sample(read=read_bytes, documents=documents, bytes=size, characters=len(text), text=text)
+
+
+def count_rows(file: InputFile, options: ReadOptions, look: int = ROWS_LOOK) -> float:
+    """Estimates the pieces a file is cut into; one where it is not cut."""
+    if options.split_on is None:
+        return 1.0
+    seen = sample(file, options, look)
+    return seen.documents * max(1.0, file.raw_bytes() / max(1, seen.read))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kogata.nn.cache import KeysValues
 from kogata.nn.linear import linear
+from kogata.nn.norm import make_norm
 from kogata.nn.place import Place
 from kogata.nn.rope import rotate
 from kogata.nn.spec import ModelSpec
@@ -21,6 +24,10 @@ class Mixer(nn.Module):
 
     outputs = ("out",)
     """Layers that write into the residual stream: they start at zero."""
+    window: int | None = None
+    """Tokens one sees at most, itself included; None: all before it."""
+    local = False
+    """Takes the second of two rotary tables."""
 
     def __init__(self, spec: ModelSpec, layer: int) -> None:
         super().__init__()
@@ -29,19 +36,20 @@ class Mixer(nn.Module):
         fused = spec.q_width + 2 * spec.kv_width
         self.qkv = linear(spec.width, fused, bias=spec.qkv_bias)
         self.out = linear(spec.q_width, spec.width)
-        self.q_norm = nn.RMSNorm(spec.head_dim, eps=spec.norm_eps) if spec.qk_norm else None
-        self.k_norm = nn.RMSNorm(spec.head_dim, eps=spec.norm_eps) if spec.qk_norm else None
+        self.q_norm = make_norm(spec, spec.head_dim) if spec.qk_norm else None
+        self.k_norm = make_norm(spec, spec.head_dim) if spec.qk_norm else None
+        self.keeps = layer + 1 < spec.layers and spec.mixer(layer + 1) == "reuse"
 
     def parts(self) -> dict[str, dict[str, int]]:
         """States which layers other libraries keep apart: our layer → their names and rows, in order."""
         kv = self.kv_heads * self.head_dim
         return {"qkv": {"q_proj": self.heads * self.head_dim, "k_proj": kv, "v_proj": kv}}
 
-    def new_state(self, batch: int, capacity: int) -> KeysValues:
+    def new_state(self, batch: int, capacity: int) -> Any:
         """Makes an empty memory for `capacity` tokens."""
         return KeysValues(batch, self.kv_heads, capacity, self.head_dim, self.out.weight)
 
-    def forward(self, x: Tensor, place: Place, state: KeysValues | None = None) -> Tensor:
+    def forward(self, x: Tensor, place: Place, state: Any = None) -> Tensor:
         """Mixes x [B, T, D]."""
         batch, tokens, _ = x.shape
         heads, kv_heads = self.heads, self.kv_heads
@@ -52,31 +60,41 @@ class Mixer(nn.Module):
             q, k = qk.split([heads, kv_heads], 2)
             qk = torch.cat([self.q_norm(q), self.k_norm(k)], 2)
         if self.turns:
-            qk = rotate(qk, place.cos, place.sin)
+            qk = rotate(qk, *place.table(self.head_dim, self.local))
         q, k = qk.split([heads, kv_heads], 2)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        if place.documents is not None:
-            y = _per_document(q, k, v, place.documents)
-        elif state is None:
-            y = _attend(q, k, v, causal=True)
-        else:
-            y = _continue(q, *state.append(k, v))
-        return self.out(y.transpose(1, 2).reshape(batch, tokens, -1))
+        return self.out(self.attend(q, k, v, place, state).transpose(1, 2).reshape(batch, tokens, -1))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, place: Place, state: Any) -> Tensor:
+        """Attends, [B, heads, T, head_dim] each."""
+        if state is not None:
+            k, v = state.append(k, v)
+        if self.keeps:
+            place.kept["last"] = k, v
+        return attend(q, k, v, place)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, mask: Tensor | None = None) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, place: Place) -> Tensor:
+    """Attends to all keys up to the query's own, which is the last one for the last query."""
+    if place.documents is not None:
+        return _per_document(q, k, v, place.documents)
+    if q.shape[2] == k.shape[2]:
+        return sdpa(q, k, v, causal=True)
+    return _continue(q, k, v)
+
+
+def sdpa(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, mask: Tensor | None = None) -> Tensor:
+    """Torch's attention; several queries may share a key head."""
     grouped = q.shape[1] != k.shape[1]
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
 
 
 def _continue(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     new, seen = q.shape[2], k.shape[2]
-    if new == seen:
-        return _attend(q, k, v, causal=True)
     if new == 1:
-        return _attend(q, k, v, causal=False)
+        return sdpa(q, k, v, causal=False)
     mask = torch.ones(new, seen, dtype=torch.bool, device=q.device).tril(seen - new)
-    return _attend(q, k, v, causal=False, mask=mask)
+    return sdpa(q, k, v, causal=False, mask=mask)
 
 
 def _per_document(q: Tensor, k: Tensor, v: Tensor, documents: list[list[int]]) -> Tensor:
@@ -85,7 +103,7 @@ def _per_document(q: Tensor, k: Tensor, v: Tensor, documents: list[list[int]]) -
         pieces, start = [], 0
         for end in ends:
             one = (slice(row, row + 1), slice(None), slice(start, end))
-            pieces.append(_attend(q[one], k[one], v[one], causal=True))
+            pieces.append(sdpa(q[one], k[one], v[one], causal=True))
             start = end
         rows.append(torch.cat(pieces, 2))
     return torch.cat(rows, 0)

@@ -15,10 +15,11 @@ class FeedForward(nn.Module):
     outputs = ("down",)
     """Layers that write into the residual stream: they start at zero."""
 
-    def __init__(self, spec: ModelSpec, layer: int) -> None:
+    def __init__(self, spec: ModelSpec, layer: int, width: int | None = None) -> None:
         super().__init__()
-        self.gate_up = linear(spec.width, 2 * spec.ffn_width)
-        self.down = linear(spec.ffn_width, spec.width)
+        inner = width or spec.ffn_width
+        self.gate_up = linear(spec.width, 2 * inner)
+        self.down = linear(inner, spec.width)
 
     def parts(self) -> dict[str, dict[str, int]]:
         """States which layers other libraries keep apart: our layer → their names and rows, in order."""

@@ -1,20 +1,21 @@
-"""data.read: text files become a corpus with splits."""
+"""data.read: text files become a corpus, tables of questions and answers become examples; with splits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from kogata.core.amounts import Cost, Forecast
 from kogata.core.artifact import Document, Kind
 from kogata.core.errors import DataError
 from kogata.core.receipt import Machine
-from kogata.core.stage import Account, Facts, InputPath, Resolved, Share, Stage
+from kogata.core.stage import Account, Bench, Facts, Given, InputPath, Resolved, Share, Stage
 
 if TYPE_CHECKING:
+    from kogata.engine.example_reading import Reading
     from kogata.engine.files import InputFile
     from kogata.engine.readers._common import ReadOptions
     from kogata.engine.splits import Shares
@@ -23,13 +24,16 @@ if TYPE_CHECKING:
 # CPU time on one core of a 2-core EPYC (Zen 3), over 30 MB of novels, 15 MB of manuals in JSON lines and
 # 12 MB of Japanese stories.
 READ_BYTES_PER_SECOND = 130e6
-SEAL_BYTES_PER_SECOND = 60e6
-"""Writing the corpus, which the last of fused neighbours does; counted here."""
 UNPACK_BYTES_PER_SECOND = 200e6
 SECONDS_PER_FILE = 1e-3
 """Opening a file and telling its encoding."""
 BASE_BYTES = 75 * 2**20
 """Peak of a process that reads little; a share by content holds the look-ahead besides."""
+EXAMPLE_SECONDS = 3e-5
+EXAMPLE_BYTES_PER_SECOND = 6e6
+"""Of examples, per row and per byte: reading, splitting, checking and writing them."""
+EXAMPLE_MEMORY = 8.0
+"""Of examples, which are held in memory, by bytes of text."""
 SIZE_ON_DISK = 0.37
 """Of a sealed corpus, by bytes of text."""
 
@@ -42,16 +46,28 @@ class Tail(BaseModel):
     tail: float = Field(gt=0, le=0.5, description="share of each document's characters, from its end")
 
 
+Role = Literal[
+    "text", "id", "prompt", "input", "completion", "system", "messages", "tools", "text_pair", "label"
+]
+
 Apart = float | Tail | InputPath | list[InputPath] | None
 
 
 class Read(Stage):
-    """Reads text files of any common format and encoding as a corpus, and sets held-out text apart.
+    """Reads files of any common format and encoding, and sets some of it apart to judge by.
 
-    Reads txt, md, jsonl, json, csv, tsv and parquet, plain or as gz or zst: a file, a folder, a pattern, a
-    list of them, or `hub:owner/name` when the `datasets` library is installed. Text is told from binary, its
-    encoding found (UTF-8, UTF-16, Shift_JIS, EUC-JP, Western and more), and nothing is dropped silently:
-    every file or row left out is counted with its reason.
+    Reads txt, md, jsonl, json, csv, tsv, parquet and xlsx, plain or as gz or zst: a file, a folder, a
+    pattern, a list of them, or `hub:owner/name` when the `datasets` library is installed. Text is told from
+    binary, its encoding found (UTF-8, UTF-16, Shift_JIS, EUC-JP, Western and more), and nothing is dropped
+    silently: every file or row left out is counted with its reason.
+
+    Text becomes a corpus, to train a model from nothing. Rows with a prompt and a completion, a question and
+    an answer, an instruction with input and output, chat messages (with tools), or a text and its label
+    become examples, to fine-tune a model. Headers are known by their usual names, Japanese ones too;
+    `columns` names others. A table of `text` and labels may be a corpus or examples: `kind: examples`, or
+    naming the label's column, makes it examples. Examples are held out by the hash of what is asked, at
+    least 20 rows where that is no more than a tenth; rows with one question, or of one `group`, stay in one
+    split, and of every label a row is trained on. `kogata check` looks at the rows without training.
 
     Held-out text is chosen by content, never by seed, so recipes that differ later are judged on the same
     text. With fewer than about five whole documents for a share, long documents are cut into parts at
@@ -66,13 +82,33 @@ class Read(Stage):
     """
 
     makes = Kind.CORPUS
+    version = 2
 
     path: InputPath | list[InputPath] = Field(
         description="file, folder, pattern such as novels/*.txt.gz, hub:owner/name, or a list of these"
     )
-    columns: dict[Literal["text", "id"], str] = Field(
+    kind: Literal["auto", "corpus", "examples"] = Field(
+        default="auto",
+        description="what comes out: corpus (text) or examples (rows to fine-tune on); auto: by the columns",
+    )
+    columns: dict[Role, str] = Field(
         default_factory=dict,
-        description="for tables: which column holds the text (and the id), for example {text: 本文}",
+        description="for tables: which column holds what, for example {text: 本文} or "
+        "{prompt: 問い合わせ, completion: 回答}",
+    )
+    numbers: list[str] = Field(
+        default_factory=list,
+        description="corpus: columns of numbers kept with each document, for a curriculum by column",
+    )
+    system: str | None = Field(
+        default=None,
+        min_length=1,
+        description="examples: the system message of rows that bring none",
+    )
+    group: str | None = Field(
+        default=None,
+        min_length=1,
+        description="examples: the column that names a group (a ticket, a customer) whose rows share a split",
     )
     split_on: str | None = Field(
         default=None,
@@ -114,15 +150,48 @@ class Read(Stage):
             )
         return value
 
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Read:
+        asked = [f"columns.{role}" for role in self.columns if role not in ("text", "id")]
+        asked += [name for name in ("system", "group") if getattr(self, name) is not None]
+        if self.kind == "corpus" and asked:
+            raise ValueError(f"{asked[0]} has no meaning for a corpus; with it, kind is examples")
+        examples = self.kind == "examples" or (self.kind == "auto" and bool(asked))
+        if examples and (isinstance(self.heldout, Tail) or isinstance(self.test, Tail)):
+            raise ValueError("a tail is of text; of examples, hold out a share (0.1) or other files")
+        if examples and self.numbers:
+            raise ValueError("`numbers` has no meaning for examples; with it, kind is corpus")
+        return self
+
+    def made_kind(self, facts: Mapping[str, Facts | None]) -> Kind:
+        """Says whether text or rows of examples are there; looks into the files where the recipe does not."""
+        if self.kind != "auto":
+            return Kind(self.kind)
+        try:
+            return Kind.EXAMPLES if self._found()[0] else Kind.CORPUS
+        except DataError:
+            # Wiring asks first; `resolve` meets the same error and says it in its place.
+            return Kind.CORPUS
+
+    def streams(self) -> bool:
+        """Says whether documents pass through: those of a corpus do."""
+        return self.made_kind({}) == Kind.CORPUS
+
     def resolve(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Resolved:
-        """Leaves the encoding `auto`: it is found file by file."""
+        """Says what is made; leaves the encoding `auto`: it is found file by file."""
         reasons: dict[str, str] = {}
+        changes: dict[str, Any] = {}
+        if self.kind == "auto":
+            examples, why = self._found()
+            changes["kind"], reasons["kind"] = ("examples" if examples else "corpus"), why
         if self.encoding == "auto":
             reasons["encoding"] = "auto: found file by file (UTF-8 first, then the most plausible)"
-        return Resolved(stage=self, reasons=reasons)
+        return Resolved(stage=self.model_copy(update=changes), reasons=reasons)
 
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
-        """Estimates from file sizes and the beginnings of a few files."""
+        """Estimates from file sizes and the beginnings of a few files; of examples, from the rows."""
+        if self.made_kind({}) == Kind.EXAMPLES:
+            return self._forecast_examples(machine)
         splits: dict[str, dict[str, int]] = {}
         seconds = 0.0
         size = 0
@@ -144,6 +213,10 @@ class Read(Stage):
                 splits["train"] = found.part(1 - sum(apart.values()))
             else:
                 splits[name] = found.part(1.0)
+        from kogata.engine.sealing import seal_seconds
+
+        sealing = seal_seconds(size)
+        seconds += sealing
         named = not shares.by_content
         order = [name for name in ("train", "heldout", "test") if name in splits]
         return Forecast(
@@ -156,7 +229,73 @@ class Read(Stage):
                 size_bytes=round(SIZE_ON_DISK * size),
             ),
             disk_bytes=round(SIZE_ON_DISK * size),
+            seal_seconds=sealing,
         )
+
+    def _forecast_examples(self, machine: Machine) -> Forecast:
+        from kogata.engine.example_plan import plan_examples
+
+        planned = plan_examples(self.reading())
+        size = sum(split["bytes"] for split in planned.facts["splits"].values())
+        rows = sum(split["examples"] for split in planned.facts["splits"].values())
+        seconds = 0.5 + rows * EXAMPLE_SECONDS + size / EXAMPLE_BYTES_PER_SECOND
+        return Forecast(
+            facts=planned.facts,
+            cost=Cost(
+                seconds=seconds,
+                cpu_seconds=seconds,
+                joules=machine.joules(seconds),
+                peak_bytes=BASE_BYTES + round(EXAMPLE_MEMORY * size),
+                size_bytes=round(SIZE_ON_DISK * size),
+            ),
+            disk_bytes=round(SIZE_ON_DISK * size),
+        )
+
+    def run(self, given: Given, bench: Bench) -> Facts:
+        """Reads, checks and writes examples; says what was mapped and what could not be read."""
+        from kogata.engine.check._common import Examined, run_checks
+        from kogata.engine.example_reading import gather
+        from kogata.engine.examples import ExamplesWriter
+
+        found = gather(self.reading())
+        for line in found.lines():
+            bench.log(line)
+        writer = ExamplesWriter(bench.out)
+        try:
+            for split, example in found.examples:
+                writer.write(example, split)
+        finally:
+            facts = writer.close()
+        checks = run_checks(Examined.of(found), cheap=True)
+        for finding in checks:
+            if finding.level != "note" and finding.check != "unreadable":
+                bench.log(f"check: {finding.what}")
+        facts["columns"] = found.mapped()
+        facts["checks"] = {finding.name: finding.what for finding in checks}
+        facts["accounts"] = {bench.label: found.account()}
+        return facts
+
+    def reading(self) -> Reading:
+        """States what is read, and how, as the engine takes it."""
+        from kogata.engine.example_reading import Reading
+
+        return Reading(
+            path=self.path,
+            heldout=cast("float | str | list[str]", self.heldout or 0.0),
+            test=cast("float | str | list[str]", self.test or 0.0),
+            columns={**self.columns},
+            system=self.system,
+            group=self.group,
+            encoding=self.encoding,
+            split_on=self.split_on,
+        )
+
+    def _found(self) -> tuple[bool, str]:
+        from kogata.engine.example_reading import finds_examples
+
+        if isinstance(self.heldout, Tail) or isinstance(self.test, Tail):
+            return False, "a tail is held out, which only text has"
+        return finds_examples(self.reading())
 
     def each(self, documents: Iterable[Document], account: Account) -> Iterator[Document]:
         """Yields the documents of the files; test and held-out files first."""
@@ -203,6 +342,7 @@ class Read(Stage):
             encoding=self.encoding,
             columns={role: name for role, name in self.columns.items()},
             split_on=self.split_on,
+            numbers=tuple(self.numbers),
         )
 
     def _shares(self) -> Shares:
@@ -252,7 +392,7 @@ def _nothing(account: Account, what: str, paths: str | list[str]) -> DataError:
 
 
 def _seconds(found: Survey, machine: Machine) -> float:
-    seconds = found.bytes / READ_BYTES_PER_SECOND + found.bytes / SEAL_BYTES_PER_SECOND
+    seconds = found.bytes / READ_BYTES_PER_SECOND
     if found.raw_bytes > found.disk_bytes:
         seconds += found.raw_bytes / UNPACK_BYTES_PER_SECOND
     return 0.05 + found.files * SECONDS_PER_FILE + seconds

@@ -47,8 +47,9 @@ class Read(Stage):
     carry. The plan reads only the config and the head of the weights. Only safetensors and GGUF are opened,
     never a pickle, and no code that comes with a model is run.
 
-    Weights become float32, GGUF blocks are dequantised. Models of the families llama, qwen2, qwen3, smollm3
-    and arcee run on Kogata's own decoder; others are kept as they are and run through transformers.
+    Weights become float32, GGUF blocks are dequantised. Models of the families llama, qwen2, qwen3, smollm3,
+    arcee, gemma3, lfm2 and qwen3_5 (of text alone) run on Kogata's own decoder; others are kept as they are
+    and run through transformers.
 
     Pays when: a model for your language exists: adapting one costs far less than training one.
     Hurts when: the model is larger than the memory you can give it: float32 takes 4 bytes a parameter.
@@ -144,9 +145,13 @@ def _facts(source: Source, folder: Path | None) -> Facts:
         "context": source.context,
         "tokenizer_digest": None,
         "end_id": end_id_of(source, folder),
+        "source": None if Path(source.name).is_absolute() else source.name,
         "revision": source.revision,
         "training": {},
     }
+    if source.role == "encoder":
+        names = {"width": "hidden_size", "layers": "num_hidden_layers", "ffn_width": "intermediate_size"}
+        facts["encoder"] = {name: source.config.get(field) for name, field in names.items()}
     if folder is not None and (folder / "tokenizer.json").is_file():
         from kogata.engine.tokens import tokenizer_digest
 

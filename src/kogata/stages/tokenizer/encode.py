@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from kogata.core.amounts import Cost, Forecast
 from kogata.core.artifact import SPLITS, Artifact, Document, Kind
 from kogata.core.errors import DataError, Stopped
@@ -27,7 +29,8 @@ class Encode(Stage):
     """Writes every split as token ids: memory-mapped files, each document followed by the end token.
 
     Document boundaries are kept. Special tokens that occur in the text are text: no document can end
-    another. Ids equal those of encoding each document whole.
+    another. Ids equal those of encoding each document whole. After data.mix each document's source is kept
+    beside its ids, so that training can sample by source; so are numbers that documents carry, when named.
 
     Pays when: always before training.
     Hurts when: never known to.
@@ -41,6 +44,11 @@ class Encode(Stage):
         "tokenizer": Slot(kinds=(Kind.TOKENIZER, Kind.MODEL)),
     }
     makes = Kind.TOKENS
+
+    columns: list[str] = Field(
+        default_factory=list,
+        description="numbers in the documents' `meta` to keep beside their ids, for a curriculum by column",
+    )
 
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
         """Estimates tokens from bytes and the tokenizer's bytes per token."""
@@ -56,6 +64,10 @@ class Encode(Stage):
             splits[name] = {"documents": part["documents"], "tokens": tokens, "bytes": part["bytes"]}
         size = sum(part["bytes"] for part in splits.values())
         tokens = sum(part["tokens"] for part in splits.values())
+        sources = {
+            name: {"tokens": round(one["epochs"] * one["size"] / each)}
+            for name, one in (corpus.get("mixture") or {}).items()
+        }
         unspaced = corpus.get("language_hint") in UNSPACED
         rate = UNSPACED_BYTES_PER_SECOND if unspaced else SPACED_BYTES_PER_SECOND
         seconds = 0.3 + size / rate + size / READ_BYTES_PER_SECOND
@@ -66,6 +78,7 @@ class Encode(Stage):
                 "tokenizer_digest": tokenizer.get("tokenizer_digest"),
                 "dtype": f"uint{8 * width}",
                 "splits": splits,
+                **_beside(sources, self.columns),
             },
             cost=Cost(
                 seconds=seconds,
@@ -79,6 +92,7 @@ class Encode(Stage):
 
     def run(self, given: Given, bench: Bench) -> Facts:
         """Encodes split by split, document by document."""
+        from kogata.engine.kept import Kept
         from kogata.engine.text import read_corpus
         from kogata.engine.tokenizer import TextTokenizer
         from kogata.engine.tokens import TOKENIZER_FILES, dtype_for
@@ -89,12 +103,20 @@ class Encode(Stage):
         vocab_size = max(tokenizer.vocab_size, int(source.facts.get("vocab_size") or 0))
         total = sum(part["bytes"] for part in corpus.facts["splits"].values())
         splits: dict[str, dict[str, int]] = {}
+        kept = Kept(self.columns)
         done = 0
         for name in SPLITS:
             if name not in corpus.facts["splits"]:
                 continue
             counts = _encode_split(
-                read_corpus(corpus.path, name), tokenizer, bench, name, vocab_size, end_id, done, total
+                kept.watch(read_corpus(corpus.path, name), name),
+                tokenizer,
+                bench,
+                name,
+                vocab_size,
+                end_id,
+                done,
+                total,
             )
             splits[name] = counts
             done += counts["bytes"]
@@ -105,6 +127,7 @@ class Encode(Stage):
         for file in TOKENIZER_FILES:
             if (source.path / file).is_file():
                 shutil.copyfile(source.path / file, folder / file)
+        sources = kept.write(bench.out)
         bench.count(tokens=sum(part["tokens"] for part in splits.values()))
         return {
             "vocab_size": vocab_size,
@@ -112,7 +135,14 @@ class Encode(Stage):
             "tokenizer_digest": tokenizer.digest,
             "dtype": f"uint{8 * dtype_for(vocab_size).itemsize}",
             "splits": splits,
+            **_beside(sources, self.columns),
         }
+
+
+def _beside(sources: Facts, columns: list[str]) -> Facts:
+    """Gives the facts of what is kept beside the ids; nothing of one source and no columns."""
+    facts: Facts = {"sources": sources} if len(sources) > 1 else {}
+    return {**facts, "columns": columns} if columns else facts
 
 
 def _encode_split(

@@ -1,0 +1,97 @@
+"""Reads the base of an adapter with its frozen matrices in the form that the memory allows.
+
+Weights are read tensor by tensor and narrowed block by block, so that the whole model is never in memory in
+float32; the file is read, not mapped, because pages of a mapped file count as the process's memory.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kogata.core.errors import DataError
+from kogata.engine.adapters import Fingerprint, fingerprint
+from kogata.engine.convert import fill, load_decoder, load_spec
+from kogata.engine.finetune_costs import Hold
+from kogata.engine.heap import trim
+from kogata.engine.hf_folder import safetensors_head, weight_files
+from kogata.nn.decoder import Block, Decoder
+from kogata.nn.held import Bfloat16, HeldLinear, Int8
+
+FORMS = {"bf16": Bfloat16, "int8": Int8}
+_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def load_base(folder: Path, hold: Hold) -> tuple[Decoder, str]:
+    """Reads a model folder; gives the decoder and the fingerprint of its weights as they are in the file.
+
+    Args:
+        folder: the model.
+        hold: how the linear layers of the blocks are held; everything else stays in float32.
+
+    Raises:
+        DataError: see `load_decoder`.
+    """
+    if hold == "fp32":
+        decoder = load_decoder(folder)
+        return decoder, fingerprint(decoder)
+    decoder = Decoder(load_spec(folder), seed=None)
+    blocks, mark = decoder.layers(), Fingerprint()
+    names, get = _reader(folder)
+    narrowed = 0
+
+    def done(name: str, tensor: Tensor) -> None:
+        nonlocal narrowed
+        mark.add(name, tensor)
+        words = name.split(".")
+        below = int(words[2]) if words[:2] == ["model", "layers"] else narrowed
+        while narrowed < below:
+            _narrow(blocks[narrowed], hold)
+            narrowed += 1
+
+    fill(decoder, names, get, str(folder), done)
+    for block in blocks[narrowed:]:
+        _narrow(block, hold)
+    return decoder, mark.digest()
+
+
+def _narrow(block: Block, hold: Hold) -> None:
+    for part in (block.mixer, block.ffn):
+        for name, layer in list(part.named_children()):
+            if isinstance(layer, nn.Linear):
+                held = FORMS[hold](layer.weight)
+                setattr(part, name, HeldLinear(held, layer.bias, layer.in_features, layer.out_features))
+    trim()
+
+
+def _reader(folder: Path) -> tuple[set[str], Callable[[str], Tensor]]:
+    """Lists the tensors of a folder, and gives what reads one."""
+    files = weight_files(folder)
+    entries: dict[str, tuple[Path, int, dict[str, Any]]] = {}
+    for path in set(files.values()):
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+        for name, entry in safetensors_head(path).items():
+            entries[name] = path, 8 + length, entry
+
+    def get(name: str) -> Tensor:
+        path, base, entry = entries[name]
+        kind = _TYPES.get(entry["dtype"])
+        if kind is None:
+            raise DataError(
+                "the weights are of a type that cannot be read here",
+                where=f"{path}: {name}",
+                found=entry["dtype"],
+                expected=", ".join(_TYPES),
+            )
+        start, stop = entry["data_offsets"]
+        data = np.fromfile(path, dtype=np.uint8, count=stop - start, offset=base + start)
+        return torch.from_numpy(data).view(kind).view(entry["shape"])
+
+    return set(entries), get

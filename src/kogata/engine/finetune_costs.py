@@ -1,0 +1,233 @@
+"""What fine-tuning will take: tokens, seconds and bytes, from shapes and counts alone. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kogata.core.receipt import Machine
+from kogata.core.stage import Facts
+from kogata.engine.costs import TORCH_BYTES, gemm_rate
+from kogata.engine.finetune._common import Work
+from kogata.nn.spec import ModelSpec
+
+Hold = Literal["fp32", "bf16", "int8"]
+"""How the frozen matrices of the blocks lie in memory, widest first."""
+HELD_BYTES: dict[Hold, float] = {"fp32": 4.0, "bf16": 2.0, "int8": 1.02}
+"""Of a weight, scales included."""
+WIDEN_SECONDS: dict[Hold, float] = {"fp32": 0.0, "bf16": 5.0e-10, "int8": 9.0e-10}
+"""Core-seconds per weight that is widened for one product."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """What a run does to need less memory."""
+
+    hold: Hold = "fp32"
+    recompute: bool = False
+    """Whether the backward pass computes again what the forward pass would keep within a layer."""
+
+
+PLAIN = Form()
+SMALLEST = Form(hold="int8", recompute=True)
+"""The last resort: weights in 8 bits are rounded more than most checkpoints can bear unseen."""
+
+PRODUCTS = 1.0
+"""Time of the products per FLOP, over that of the machine's mean rate."""
+TOUCH_SECONDS = 3.0e-10
+"""Core-seconds per float that norms, rotations, gates and sums touch, forward and backward."""
+TOUCH_PLAIN = 4.0
+"""How many times that plain torch takes."""
+CALL_SECONDS = 3.0e-4
+"""Core-seconds per layer and pass for what does not grow with the tokens."""
+DOCUMENT_SECONDS = 4.0e-5
+"""Core-seconds per layer and document for attention by document."""
+ADAM_SECONDS = 4.9e-9
+MICRO = 1024
+"""Tokens of one forward pass where memory does not bind: more are no faster, and take more memory."""
+LEAST_TOKENS = 64
+"""Of a pass, and of a row that is trained on, however small the room."""
+ROOM = 0.93
+"""Share of the memory that is planned with: a forecast may be wrong by the rest."""
+TURN_TOKENS = 14
+"""Tokens that a chat template adds to an example."""
+STAGE_SECONDS = 3.5
+"""Importing torch and transformers' tokenizers, rendering, reading and writing."""
+LOGIT_ROWS = 192
+"""Held at once by the loss, at least."""
+EXTRA_BYTES = 160 * 2**20
+"""Of transformers' tokenizer, the rows, and what the allocator keeps."""
+LOOKS = 10
+"""Looks at held-out rows over a run, the first and the last included."""
+LEAST_LOOK, MOST_LOOK = 1024, 8192
+"""Tokens of held-out rows that one look reads."""
+LOOK_SHARE = 0.02
+"""Of the tokens trained on, that one look reads: all looks together then take about a tenth of a run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rowful:
+    """Sizes of the rows: measured, or guessed from bytes before they are tokenised."""
+
+    rows: int
+    tokens: float
+    """Of one row, on average."""
+    trained: float
+    """Of one row, tokens with a loss."""
+    longest: int
+
+
+def guess_rows(examples: Facts, split: str, vocab_size: int | None, context: int) -> Rowful:
+    """Guesses the tokens of a split of examples from its bytes."""
+    from kogata.engine.inference_costs import bytes_per_token
+
+    facts = (examples.get("splits") or {}).get(split) or {}
+    rows = int(facts.get("examples") or 0)
+    language = examples.get("language_hint")
+    each = bytes_per_token(vocab_size, language) * (0.7 if language == "ja" else 1.0)
+    turns = 0 if examples.get("form") == "text" else TURN_TOKENS
+    tokens = min(float(context), float(facts.get("bytes") or 0) / max(1, rows) / each + turns)
+    return Rowful(rows=rows, tokens=tokens, trained=0.5 * tokens, longest=min(context, round(3 * tokens)))
+
+
+def token_flops(
+    spec: ModelSpec, work: Work, rows: Rowful, *, again: bool = False, form: Form = PLAIN
+) -> float:
+    """Counts one token's training; `again`: the frozen layers' outputs are at hand."""
+    above = _above(spec, work)
+    forward = (above if again else 1.0) + (above if form.recompute else 0.0)
+    blocks = 2.0 * spec.matrix_parameters() * (forward + above)
+    attention = 2.0 * spec.layers * spec.q_width * rows.tokens * (forward + 2.5 * above)
+    share = rows.trained / max(1.0, rows.tokens)
+    head = 2.0 * spec.vocab_size * spec.width * share
+    dense = 2.0 * min(work.dense, spec.matrix_parameters())
+    dense += head if work.dense > spec.matrix_parameters() else 0.0
+    return blocks + attention + 2 * head + dense + 6.0 * work.added
+
+
+def _above(spec: ModelSpec, work: Work) -> float:
+    """Gives the share of the layers that have a backward pass."""
+    return 1 - max(0, work.first) / spec.layers
+
+
+def step_seconds(
+    spec: ModelSpec,
+    work: Work,
+    rows: Rowful,
+    machine: Machine,
+    *,
+    batch: int,
+    micro: int,
+    again: bool = False,
+    fused: bool = True,
+    processes: int = 1,
+    form: Form = PLAIN,
+) -> float:
+    """Forecasts one optimiser step of `batch` rows."""
+    tokens = batch * rows.tokens
+    above = _above(spec, work)
+    flops = token_flops(spec, work, rows, again=again, form=form)
+    products = PRODUCTS * tokens * flops / gemm_rate(machine)
+    once = (0 if again else 1 - above) + (above if form.recompute else 0)
+    floats = tokens * spec.layers * (above + once / 3)
+    floats *= 14 * spec.width + 10 * spec.q_width + 10 * spec.ffn_width
+    touched = floats * TOUCH_SECONDS * (1.0 if fused else TOUCH_PLAIN)
+    passes = max(1, -(-int(tokens) // micro))
+    calls = spec.layers * (passes * CALL_SECONDS + batch * DOCUMENT_SECONDS)
+    widened = passes * spec.matrix_parameters() * (2 * above + once)
+    apart = touched + calls + widened * WIDEN_SECONDS[form.hold] + work.trained * ADAM_SECONDS * processes
+    return products + apart / machine.cores
+
+
+def held_bytes(spec: ModelSpec, work: Work, form: Form = PLAIN) -> int:
+    """Counts weights, gradients, averages and the best weights so far."""
+    matrices = spec.matrix_parameters()
+    base = HELD_BYTES[form.hold] * matrices + 4.0 * (spec.parameters() - matrices)
+    return round(base + 4 * work.added + 16 * work.trained)
+
+
+def token_bytes(spec: ModelSpec, work: Work, form: Form = PLAIN) -> int:
+    """Counts what one token keeps for the backward pass."""
+    layers = spec.layers - max(0, work.first)
+    gates = 1 if spec.ffn == "relu2" else 2
+    kept = 2 * spec.width + (spec.q_width + 2 * spec.kv_width) + (spec.q_width + spec.kv_width)
+    kept += spec.q_width + gates * spec.ffn_width
+    if work.dense or work.added:
+        kept += 2 * spec.width + spec.ffn_width + work.rank_floats
+    moment = 6 * spec.width + 3 * gates * spec.ffn_width + 4 * spec.q_width
+    if form.recompute:
+        return 4 * (layers * spec.width + kept + moment)
+    return 4 * (layers * kept + moment)
+
+
+def peak_bytes(spec: ModelSpec, work: Work, *, tokens: float, form: Form = PLAIN, processes: int = 1) -> int:
+    """Forecasts the peak resident bytes with passes of `tokens` tokens."""
+    logits = max(8 * 2**20, 4 * LOGIT_ROWS * spec.vocab_size)
+    head = logits + 16 * 2**20
+    if work.dense > spec.matrix_parameters():
+        head += 8 * spec.vocab_size * spec.width
+    own = TORCH_BYTES + EXTRA_BYTES + held_bytes(spec, work, form)
+    own += round(tokens * token_bytes(spec, work, form))
+    return processes * (own + head)
+
+
+def pass_tokens(rows: Rowful, batch: int, micro: int) -> int:
+    """Gives the tokens of the largest pass: rows vary, but a pass holds no more than a step."""
+    return max(rows.longest, min(micro, round(1.2 * batch * rows.tokens)))
+
+
+def fitting_tokens(spec: ModelSpec, work: Work, room: int, form: Form = PLAIN) -> int:
+    """Counts the tokens of a pass that fit into the room of one process; negative where nothing does."""
+    left = ROOM * room - peak_bytes(spec, work, tokens=0, form=form)
+    return int(left // token_bytes(spec, work, form))
+
+
+def micro_tokens(spec: ModelSpec, work: Work, room: int | None, form: Form = PLAIN) -> int:
+    """Chooses the tokens of one forward pass: `MICRO`, fewer where the room is small."""
+    if room is None:
+        return MICRO
+    return max(LEAST_TOKENS, min(MICRO, fitting_tokens(spec, work, room, form)))
+
+
+def choose_form(
+    spec: ModelSpec, work: Work, rows: Rowful, machine: Machine, *, batch: int, room: int, may: Sequence[Form]
+) -> tuple[Form, float]:
+    """Chooses the quickest form in which the longest row can be trained on; else the smallest.
+
+    Args:
+        spec: the model.
+        work: the method's.
+        rows: guessed or measured.
+        machine: for the times.
+        batch: rows of a step.
+        room: bytes of one process.
+        may: forms to choose from; `SMALLEST` among them only where no other fits.
+
+    Returns:
+        The form, and its time over that of the plain one with memory for it.
+    """
+
+    def seconds(form: Form, room: int | None) -> float:
+        micro = micro_tokens(spec, work, room, form)
+        sizes: dict[str, Any] = {"batch": batch, "micro": micro, "fused": machine.compiler}
+        return step_seconds(spec, work, rows, machine, **sizes, form=form)
+
+    usual = [form for form in may if form != SMALLEST] or may
+    fits = [form for form in usual if fitting_tokens(spec, work, room, form) >= rows.longest]
+    if fits:
+        chosen = min(fits, key=lambda form: seconds(form, room))
+    else:
+        chosen = min(may, key=lambda form: peak_bytes(spec, work, tokens=rows.longest, form=form))
+    return chosen, seconds(chosen, room) / seconds(PLAIN, None)
+
+
+def look_tokens(planned: float) -> int:
+    """Chooses the tokens that a look at held-out rows reads in a run of so many tokens."""
+    return int(min(MOST_LOOK, max(LEAST_LOOK, LOOK_SHARE * planned)))
+
+
+def look_seconds(spec: ModelSpec, rows: Rowful, machine: Machine, most: float) -> float:
+    """Forecasts one look at held-out rows, of `most` tokens where there are so many."""
+    tokens = min(most, rows.rows * rows.tokens)
+    return tokens * spec.forward_flops_per_token(round(rows.tokens) or 1) / gemm_rate(machine)

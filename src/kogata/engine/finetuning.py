@@ -1,0 +1,366 @@
+"""Puts a fine-tuning run together: rows, model, method, optimiser, schedule; then runs the loop."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from kogata.core.amounts import format_bytes, format_count, format_seconds
+from kogata.core.errors import RecipeError
+from kogata.core.stage import Bench
+from kogata.core.variants import Choice
+from kogata.engine import finetune_costs as costs
+from kogata.engine.adapters import MERGE_TOKENS, merge_checked
+from kogata.engine.base_model import load_base
+from kogata.engine.chat import Turns
+from kogata.engine.chat_template import Choice as TemplateChoice
+from kogata.engine.convert import save_decoder
+from kogata.engine.finetune._common import Tuning, Work
+from kogata.engine.frozen import LARGEST_HALF, KeptOutputs
+from kogata.engine.heap import give_back, kept
+from kogata.engine.hf_folder import copy_tokenizer, write_json
+from kogata.engine.keep_best import KeepBest, UntilWorse
+from kogata.engine.looks import heldout_loss, look_rows
+from kogata.engine.loop import Outcome, Training, train
+from kogata.engine.objectives import TrainedTokens
+from kogata.engine.parallel import Group as Processes
+from kogata.engine.pretraining import Length, prepare_torch
+from kogata.engine.rendered import RenderedRows, render_rows
+from kogata.engine.rows import Rows, RowSampler
+from kogata.engine.schedule import TimeSchedule
+from kogata.nn.kernels import Kernels
+from kogata.nn.optim import AdamW, Group, Optimiser
+from kogata.nn.packed import PackedHidden
+
+CLIP = 1.0
+BETAS = (0.9, 0.999)
+WARMUP_SHARE = 0.05
+LIKELY_STEPS = 200
+"""Taken for the warm-up of a run that the clock ends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetuning:
+    """Everything the settings decide."""
+
+    examples: Path
+    model: Path
+    facts: dict[str, Any]
+    """The base model's."""
+    base_digest: str
+    method: Choice
+    length: Length
+    epochs: float | None = None
+    tokens: int | None = None
+    lr: float = 1e-3
+    batch: int = 8
+    context: int = 1024
+    micro: int = costs.MICRO
+    prompt_weight: float = 0.0
+    turns: Turns = "all"
+    template: TemplateChoice = "auto"
+    weight_decay: float = 0.0
+    patience: int = 3
+    merge: bool = False
+    form: costs.Form = costs.PLAIN
+    checkpoint_steps: int | None = None
+
+
+def finetune(job: Finetuning, bench: Bench) -> dict[str, Any]:
+    """Trains and writes an adapter or a model into `bench.out`; gives its facts."""
+    prepare_torch(bench)
+    give_back()
+    group = Processes.join(bench.rank, bench.world)
+    try:
+        return _finetune(job, bench, group)
+    finally:
+        group.leave()
+
+
+def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]:
+    began = bench.clock.now() if job.length.began is None else job.length.began
+    rendered = _rows(job, bench)
+    rows, heldout = rendered.train, rendered.heldout
+    name, module, settings = job.method.name, job.method.variant, job.method.settings
+    decoder, mark = load_base(job.model, job.form.hold)
+    decoder, spec = decoder.to(bench.device), decoder.spec
+    tuning: Tuning = module.apply(decoder, settings, bench.seed)
+    work: Work = module.work(spec, settings)
+    kernels = Kernels.build() if bench.device == "cpu" and bench.machine.compiler else None
+    packed = PackedHidden(decoder, kernels, recompute=job.form.recompute)
+    length, sizes = _length(job, rows), _sizes(rows, job)
+    sampler = RowSampler(rows, batch=job.batch, micro=job.micro, seed=bench.seed * 7)
+    outputs = _kept_outputs(job, bench, packed, rows, tuning.first, length, group)
+    optimiser = _optimiser(tuning, job.lr, job.weight_decay)
+    best = None
+    schedule: Any = length.schedule(bench, spec, began)
+    if len(heldout):
+        most = costs.look_tokens(_planned_tokens(job, bench, spec, work, rows, length))
+        looked = look_rows(heldout, most, job.micro)
+        best = KeepBest(lambda: heldout_loss(packed, heldout, looked), tuning.named(), job.patience)
+        if isinstance(schedule, TimeSchedule):
+            schedule.reserve += costs.look_seconds(spec, _sizes(heldout, job), bench.machine, most)
+        schedule = UntilWorse(schedule, best)
+    _say_forecast(job, bench, spec, work, rows, length, outputs)
+    run = Training(
+        model=_Trained(tuning),
+        objective=TrainedTokens(packed, tuning.first, outputs),
+        sampler=sampler,
+        optimiser=optimiser,
+        schedule=schedule,
+        techniques=(best,) if best else (),
+        group=group,
+        flops_per_token=costs.token_flops(spec, work, sizes) * sizes.tokens * len(rows) / rows.tokens,
+        checkpoint_steps=job.checkpoint_steps,
+        clip=CLIP,
+    )
+    try:
+        with kept():
+            outcome = train(run, bench)
+    finally:
+        if outputs is not None:
+            outputs.close()
+    training = _record(job, bench, outcome, schedule, best, rendered, optimiser, length.steps)
+    makes = "model" if job.merge or module.MAKES == "model" else "adapter"
+    if group.rank == 0:
+        _say_outcome(bench, outcome, best)
+        if makes == "model":
+            _write_model(job, bench, decoder, rendered, module.MAKES == "adapter")
+        else:
+            assert tuning.save is not None
+            tuning.save(bench.out, job.facts.get("source"))
+            if rendered.template.source == "chatml":
+                copy_tokenizer(job.model, bench.out)
+                rendered.template.save(bench.out)
+        training["base_fingerprint"] = mark
+        write_json(bench.out / "training.json", training)
+        outcome.write_metrics(bench.out, clocked=length.steps is None)
+    group.wait()
+    if makes == "model":
+        return {**job.facts, "tokenizer_digest": _digest(bench.out), "training": training}
+    return {
+        "method": name,
+        "settings": settings.model_dump(mode="json"),
+        "base_digest": job.base_digest,
+        "base_source": job.facts.get("source"),
+        "rank": getattr(settings, "rank", None),
+        "trained_parameters": sum(tensor.numel() for _, tensor in tuning.named()),
+        "training": training,
+    }
+
+
+class _Trained(nn.Module):
+    """The trained tensors alone: what a checkpoint holds of the model."""
+
+    def __init__(self, tuning: Tuning) -> None:
+        super().__init__()
+        for name, tensor in tuning.named():
+            assert isinstance(tensor, nn.Parameter), name
+            self.register_parameter(name.replace(".", "-"), tensor)
+
+
+def _rows(job: Finetuning, bench: Bench) -> RenderedRows:
+    rendered = render_rows(
+        job.examples,
+        job.model,
+        context=job.context,
+        prompt_weight=job.prompt_weight,
+        turns=job.turns,
+        template=job.template,
+        where=bench.label,
+    )
+    vocab = int(job.facts.get("vocab_size") or 0)
+    top = max(int(rows.ids.max()) if len(rows) else 0 for rows in (rendered.train, rendered.heldout))
+    if vocab and top >= vocab:
+        raise RecipeError(
+            "the tokenizer does not fit the model",
+            where=f"stage {bench.label}",
+            found=f"token id {top}",
+            expected=f"ids below the model's {vocab}",
+            remedy="use the tokenizer that the model was trained with",
+        )
+    for line in rendered.notes:
+        bench.log(line)
+    return rendered
+
+
+def _length(job: Finetuning, rows: Rows) -> Length:
+    """Turns epochs and tokens into steps, now that the rows are known."""
+    steps = job.length.steps
+    if job.epochs is not None:
+        steps = max(1, math.ceil(job.epochs * len(rows) / job.batch))
+    if job.tokens is not None:
+        steps = max(1, round(job.tokens / (rows.tokens / len(rows)) / job.batch))
+    warmup = job.length.warmup
+    if warmup is None:
+        warmup = math.ceil(WARMUP_SHARE * (LIKELY_STEPS if steps is None else steps))
+    return replace(job.length, steps=steps, warmup=warmup)
+
+
+def _optimiser(tuning: Tuning, lr: float, weight_decay: float) -> Optimiser:
+    groups = [
+        Group(named=list(named), lr=lr * factor, weight_decay=weight_decay) for named, factor in tuning.groups
+    ]
+    return Optimiser(parts={"adamw": AdamW(groups=groups, betas=BETAS, eps=1e-8)})
+
+
+def _kept_outputs(
+    job: Finetuning,
+    bench: Bench,
+    packed: PackedHidden,
+    rows: Rows,
+    first: int,
+    length: Length,
+    group: Processes,
+) -> KeptOutputs | None:
+    """Opens the file for the frozen layers' outputs where rows are seen more than once."""
+    seen = None if length.steps is None else length.steps * job.batch / len(rows)
+    if first <= 0 or group.world > 1 or (seen is not None and seen <= 1):
+        return None
+    batch = rows.pack([0])
+    assert batch.documents is not None
+    with torch.no_grad():
+        x = packed.blocks(packed.decoder.embed(batch.inputs[0]), batch.documents[0], 0, first)
+    half = float(x.abs().max()) < LARGEST_HALF
+    outputs = KeptOutputs(bench.checkpoints / "frozen.bin", rows, packed.decoder.spec.width, half)
+    bench.log(
+        f"outputs of the {first} frozen layers are kept after the first pass: {format_bytes(outputs.bytes)}"
+    )
+    return outputs
+
+
+def _planned_tokens(
+    job: Finetuning, bench: Bench, spec: Any, work: Work, rows: Rows, length: Length
+) -> float:
+    """Gives the tokens that will be trained on: by the steps, or by a forecast of what the time allows."""
+    each = job.batch * rows.tokens / len(rows)
+    if length.steps is not None:
+        return length.steps * each
+    given = [seconds for seconds in (job.length.limit, bench.share.seconds) if seconds is not None]
+    return min(given, default=0.0) / _step_seconds(job, bench, spec, work, rows) * each
+
+
+def _step_seconds(
+    job: Finetuning, bench: Bench, spec: Any, work: Work, rows: Rows, *, again: bool = False
+) -> float:
+    return costs.step_seconds(
+        spec,
+        work,
+        _sizes(rows, job),
+        bench.machine,
+        batch=job.batch,
+        micro=job.micro,
+        again=again,
+        fused=bench.machine.compiler,
+        processes=bench.world,
+        form=job.form,
+    )
+
+
+def _sizes(rows: Rows, job: Finetuning) -> costs.Rowful:
+    """Measures the rows as they are computed: what all begin with counts once in a pass."""
+    tokens = (int(rows.offsets[-1]) - len(rows)) / len(rows)
+    together = max(1.0, min(float(job.batch), job.micro / tokens))
+    return costs.Rowful(
+        rows=len(rows),
+        tokens=tokens - rows.shared(range(len(rows))) * (1 - 1 / together),
+        trained=int((rows.weights > 0).sum()) / len(rows),
+        longest=rows.longest,
+    )
+
+
+def _say_forecast(
+    job: Finetuning,
+    bench: Bench,
+    spec: Any,
+    work: Work,
+    rows: Rows,
+    length: Length,
+    outputs: KeptOutputs | None,
+) -> None:
+    step = _step_seconds(job, bench, spec, work, rows)
+    rate = job.batch * rows.tokens / len(rows) / step
+    said = f"about {rate:.0f} tokens a second"
+    if length.steps is not None:
+        later = 0
+        if outputs is not None:
+            later = max(0, length.steps - math.ceil(len(rows) / job.batch))
+        again = _step_seconds(job, bench, spec, work, rows, again=True)
+        seconds = (length.steps - later) * step + later * again
+        said += f", {format_seconds(seconds)} for {length.steps:,} steps"
+    tokens = costs.pass_tokens(_sizes(rows, job), job.batch, job.micro)
+    peak = costs.peak_bytes(spec, work, tokens=tokens, form=job.form, processes=bench.world)
+    bench.log(f"{len(rows):,} rows, {format_count(rows.tokens)} tokens; {said}, {format_bytes(peak)} at most")
+
+
+def _record(
+    job: Finetuning,
+    bench: Bench,
+    outcome: Outcome,
+    schedule: Any,
+    best: KeepBest | None,
+    rendered: RenderedRows,
+    optimiser: Optimiser,
+    planned: int | None,
+) -> dict[str, Any]:
+    record, name = schedule.record(outcome.steps), job.method.name
+    found: dict[str, Any] = {
+        **record,
+        "decay": round((outcome.steps - record["decay_start"]) / max(1, outcome.steps), 4),
+        "method": name,
+        "planned_steps": planned,
+        "tokens": outcome.tokens,
+        "epochs": round(outcome.epochs, 4),
+        "loss": None if outcome.loss is None else round(outcome.loss, 6),
+        "batch": job.batch,
+        "context": job.context,
+        "lr": optimiser.lr,
+        "rows": len(rendered.train),
+        "rows_left_out": rendered.left_out,
+        "template": rendered.template.source,
+        "hold": job.form.hold,
+        "recompute": job.form.recompute,
+        "processes": bench.world,
+        "heldout": None,
+    }
+    if best is not None:
+        found["heldout"] = {
+            "rows": len(rendered.heldout),
+            "loss_before": round(best.first, 6),
+            "loss": round(best.best, 6),
+            "best_step": best.at,
+            "ended_early": best.ended_early,
+        }
+    return found
+
+
+def _say_outcome(bench: Bench, outcome: Outcome, best: KeepBest | None) -> None:
+    loss = "none measured" if outcome.loss is None else f"{outcome.loss:.3f}"
+    bench.log(f"{outcome.steps:,} steps, {format_count(outcome.tokens)} tokens, loss {loss}")
+    if best is None:
+        return
+    early = ", ended early" if best.ended_early else ""
+    bench.log(f"held-out loss {best.first:.3f} before, {best.best:.3f} after step {best.at:,}{early}")
+    if best.at == 0:
+        bench.log("no step made the held-out loss better: the weights are those it started from")
+
+
+def _write_model(job: Finetuning, bench: Bench, decoder: Any, rendered: RenderedRows, adapter: bool) -> None:
+    if adapter:
+        rows = rendered.train
+        ids = torch.from_numpy(rows.ids[: min(MERGE_TOKENS, len(rows.ids))].astype("int64"))[None]
+        gap = merge_checked(decoder, ids.to(bench.device))
+        bench.log(f"merged: logits differ by {gap:.1e} of their size")
+    save_decoder(decoder.cpu(), bench.out, tokenizer_files_from=job.model)
+    rendered.template.save(bench.out)
+
+
+def _digest(folder: Path) -> str | None:
+    from kogata.engine.tokens import tokenizer_digest
+
+    return tokenizer_digest(folder) if (folder / "tokenizer.json").is_file() else None

@@ -1,0 +1,168 @@
+"""data.extract: pages become documents with address, date and language; what is left out has its reason."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from web_archives import JAPANESE, PROSE, page, response
+
+from kogata.core.artifact import Document
+from kogata.core.errors import DataError, KogataError, RecipeError
+from kogata.core.receipt import Machine
+from kogata.core.stage import Account, Share
+from kogata.stages.data.extract import Extract
+
+pytest.importorskip("fastwarc")
+pytest.importorskip("py3langid")
+pytest.importorskip("resiliparse")
+
+
+def text_of(number: int) -> str:
+    return f"Page {number} tells of the road to the sea. {PROSE} {PROSE}"
+
+
+@pytest.fixture(scope="module")
+def crawl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an archive of English and Japanese pages and two HTML files."""
+    folder = tmp_path_factory.mktemp("crawl")
+    records = [response(page(text_of(at)), f"http://a.example/{at}") for at in range(30)]
+    records += [
+        response(
+            page(f"{at}番目の頁。{JAPANESE}").replace("©", "(c)").encode("cp932"),
+            f"http://b.example/{at}",
+            headers="Content-Type: text/html",
+        )
+        for at in range(10)
+    ]
+    records.insert(7, response(page("gone"), "http://a.example/gone", status="404 Not Found"))
+    records.insert(9, response(page(text_of(0)), "http://a.example/0"))
+    records.append(response("<!doctype html><html><body><img src=x></body></html>", "http://a.example/empty"))
+    (folder / "crawl.warc.gz").write_bytes(b"".join(gzip.compress(record, mtime=0) for record in records))
+    (folder / "one.html").write_text(page(text_of(100)), encoding="utf-8")
+    (folder / "二.htm").write_bytes(page(JAPANESE * 2).replace("©", "(c)").encode("euc_jp"))
+    return folder
+
+
+def extracted(**settings: Any) -> tuple[list[Document], Account]:
+    account = Account()
+    stage = Extract.model_validate({"processes": 1, **settings})
+    return list(stage.each([], account)), account
+
+
+def test_pages_become_documents_with_meta_and_splits(crawl: Path) -> None:
+    documents, account = extracted(path=str(crawl), heldout=0.1)
+    assert len(documents) == 42 == account.kept and len({document.id for document in documents}) == 42
+    assert account.reasons == {"HTTP status 404": 1, "URL seen before": 1, "no main text": 1}
+    assert account.read == 45
+    by_address = {document.meta.get("url"): document for document in documents}
+    english, japanese = by_address["http://a.example/3"], by_address["http://b.example/4"]
+    assert english.text.startswith("Page 3 tells") and "Home" not in english.text
+    assert english.meta["date"] == "2020-08-08T17:27:41Z" and english.meta["language"] == "en"
+    assert japanese.text == f"4番目の頁。{JAPANESE}" and japanese.meta["language"] == "ja"
+    assert japanese.source == "crawl.warc.gz"
+    (read,) = [document for document in documents if document.id == "二.htm"]
+    assert read.text == JAPANESE * 2 and "url" not in read.meta
+    assert account.extra["encodings"] == {"utf-8": 31 + 1, "cp932": 10, "euc_jp": 1}
+    heldout = [document for document in documents if document.split == "heldout"]
+    assert 1 <= len(heldout) <= 8
+
+
+def test_several_processes_make_the_same_corpus(crawl: Path) -> None:
+    one, first = extracted(path=str(crawl))
+    two, second = extracted(path=str(crawl), processes=2)
+    assert one == two and first.to_dict() == second.to_dict()
+
+
+def test_languages_are_kept_by_name_and_by_how_sure(crawl: Path) -> None:
+    documents, account = extracted(path=str(crawl), heldout=0, languages=["ja"])
+    assert len(documents) == 11 and account.reasons["language en"] == 31
+    documents, account = extracted(path=str(crawl), heldout=0, languages=["en"], min_confidence=0.0)
+    assert len(documents) == 31 and account.reasons["language ja"] == 11
+    with pytest.raises(DataError, match="no page to train on") as error:
+        extracted(path=str(crawl), heldout=0, languages=["de"])
+    assert "language en" in (error.value.found or "")
+    with pytest.raises(RecipeError, match="did you mean 'ja'"):
+        Extract.model_validate({"path": "x", "languages": ["jp"]})
+
+
+def test_both_extractors_and_their_settings(crawl: Path) -> None:
+    pytest.importorskip("trafilatura")
+    path = str(crawl / "one.html")
+    for extractor in ("fast", "careful"):
+        ((found,), _) = extracted(path=path, heldout=0, extractor=extractor)
+        assert found.text.startswith("Page 100 tells") and "Contact" not in found.text
+    ((whole,), _) = extracted(path=path, heldout=0, extractor={"fast": {"main_content": False}})
+    assert "Contact" in whole.text
+    with pytest.raises(ValidationError, match="did you mean 'careful'"):
+        Extract.model_validate({"path": "x", "extractor": "carefull"})
+
+
+def test_each_address_once_unless_asked_otherwise(crawl: Path) -> None:
+    documents, account = extracted(path=str(crawl / "crawl.warc.gz"), unique_urls=False, heldout=0)
+    assert len(documents) == 41 and "URL seen before" not in account.reasons
+
+
+def test_held_out_files_are_not_trained_on_and_take_their_addresses_along(
+    crawl: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "judge.warc").write_bytes(
+        b"".join(response(page(text_of(at)), f"http://a.example/{at}") for at in range(5))
+    )
+    (tmp_path / "more.html").write_text(page(text_of(200)), encoding="utf-8")
+    given = [str(crawl), str(tmp_path)]
+    documents, account = extracted(path=given, heldout=str(tmp_path / "judge.warc"))
+    held = [document for document in documents if document.split == "heldout"]
+    assert [document.meta["url"] for document in held] == [f"http://a.example/{at}" for at in range(5)]
+    assert documents[:5] == held, "before what is trained on, so that copies of them are known"
+    train = {document.meta.get("url") for document in documents if document.split == "train"}
+    assert not train & {f"http://a.example/{at}" for at in range(5)} and len(documents) == 43
+    assert account.reasons["URL seen before"] == 6
+
+
+def test_files_that_cannot_be_read(crawl: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.warc.gz").write_bytes(b"nothing of the kind\n" * 50)
+    (tmp_path / "b.warc.gz").write_bytes(b"nothing of the kind either\n" * 50)
+    (tmp_path / "c.html").write_text(page(text_of(1)), encoding="utf-8")
+    documents, account = extracted(path=str(tmp_path), heldout=0)
+    assert len(documents) == 1 and account.reasons == {"no WARC archive": 2}
+    with pytest.raises(DataError, match="no WARC archive"):
+        extracted(path=[str(crawl), str(tmp_path / "b.warc.gz")])
+    with pytest.raises(DataError, match="no known format"):
+        extracted(path=__file__)
+    with pytest.raises(ValidationError, match="empty list"):
+        Extract.model_validate({"path": []})
+
+
+def test_a_process_that_dies_is_an_error_and_not_a_wait(crawl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kogata.engine.web import pool
+
+    monkeypatch.setattr(pool, "_work", leave)
+    with pytest.raises(KogataError, match="was killed"):
+        extracted(path=str(crawl), processes=2)
+
+
+def leave(pipe: Any, converter: Any) -> None:
+    """Ends the process at once, as the system does with one that takes too much memory."""
+    import os
+
+    os._exit(9)
+
+
+def test_the_plan_knows_pages_and_processes(crawl: Path) -> None:
+    stage = Extract.model_validate({"path": str(crawl), "heldout": 0.1})
+    resolved = stage.resolve({}, Machine(cores=2), Share(memory_bytes=2**32))
+    assert isinstance(resolved.stage, Extract) and resolved.stage.processes == 2
+    assert resolved.reasons["processes"] == "2: one for each of 2 cores"
+    told = resolved.stage.forecast({}, Machine(cores=2), Share())
+    documents, _ = extracted(path=str(crawl), heldout=0.1)
+    train = [document for document in documents if document.split == "train"]
+    assert told.facts["splits"]["train"]["documents"] == pytest.approx(len(train), rel=0.5)
+    assert told.facts["language_hint"] == "en" and set(told.facts["splits"]) == {"train", "heldout"}
+    small = stage.resolve({}, Machine(cores=64), Share(memory_bytes=700 * 2**20))
+    assert small.reasons["processes"] == "2: as many as the memory holds"
+    many = stage.resolve({}, Machine(cores=64), Share(memory_bytes=2**36))
+    assert many.reasons["processes"] == "8: more would wait for the one that reads"

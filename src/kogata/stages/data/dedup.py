@@ -27,7 +27,6 @@ NOTES_PER_DOCUMENT = 300
 """Bytes of notes on disk that each document takes: its bands, fingerprint and name."""
 TABLE_PER_DOCUMENT = 100
 """Memory of one document while methods decide."""
-SIZE_ON_DISK = 0.37
 
 
 class Method(Choice, folder="engine.dedup"):
@@ -99,7 +98,7 @@ class Dedup(Stage):
 
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
         """Plans with no copies found."""
-        from kogata.engine.sealing import seal_seconds
+        from kogata.engine.sealing import SIZE_ON_DISK, seal_seconds
 
         corpus, earlier = facts["corpus"], facts.get("earlier")
         assert corpus is not None

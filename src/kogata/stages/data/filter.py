@@ -17,8 +17,6 @@ from kogata.core.stage import Account, Facts, Share, Slot, Stage
 
 BYTES_PER_SECOND = 7.5e6
 """The stage's own rules on English text, measured on one core."""
-SIZE_ON_DISK = 0.37
-"""Of a sealed corpus, by bytes of text."""
 SAMPLE_BYTES = 32 * 2**20
 SAMPLE_DOCUMENTS = 20_000
 """What a family that learns from the corpus sees of it, held in memory."""
@@ -89,7 +87,7 @@ class Filter(Stage):
 
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
         """Plans with every document kept."""
-        from kogata.engine.sealing import seal_seconds
+        from kogata.engine.sealing import SIZE_ON_DISK, seal_seconds
 
         corpus = facts["corpus"]
         assert corpus is not None

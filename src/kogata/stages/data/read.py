@@ -34,8 +34,6 @@ EXAMPLE_BYTES_PER_SECOND = 6e6
 """Of examples, per row and per byte: reading, splitting, checking and writing them."""
 EXAMPLE_MEMORY = 8.0
 """Of examples, which are held in memory, by bytes of text."""
-SIZE_ON_DISK = 0.37
-"""Of a sealed corpus, by bytes of text."""
 
 
 class Tail(BaseModel):
@@ -213,7 +211,7 @@ class Read(Stage):
                 splits["train"] = found.part(1 - sum(apart.values()))
             else:
                 splits[name] = found.part(1.0)
-        from kogata.engine.sealing import seal_seconds
+        from kogata.engine.sealing import SIZE_ON_DISK, seal_seconds
 
         sealing = seal_seconds(size)
         seconds += sealing
@@ -234,6 +232,7 @@ class Read(Stage):
 
     def _forecast_examples(self, machine: Machine) -> Forecast:
         from kogata.engine.example_plan import plan_examples
+        from kogata.engine.sealing import SIZE_ON_DISK
 
         planned = plan_examples(self.reading())
         size = sum(split["bytes"] for split in planned.facts["splits"].values())

@@ -16,7 +16,6 @@ from kogata.core.variants import Choice
 
 READ_BYTES_PER_SECOND = 150e6
 WRITE_BYTES_PER_SECOND = 60e6
-SIZE_ON_DISK = 0.37
 ITEM_BYTES = 200
 """Memory of a row: its score, its size, its place."""
 NGRAM_MODEL_BYTES = 150 * 2**20
@@ -163,6 +162,8 @@ class Select(Stage):
 
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
         """States what stays and what scoring costs."""
+        from kogata.engine.sealing import SIZE_ON_DISK
+
         corpus, model = facts["corpus"], facts.get("model")
         assert corpus is not None and not isinstance(self.method, str)
         train = corpus["splits"].get("train", {})

@@ -177,10 +177,21 @@ class TextTokenizer:
     def _cuts_well(self, documents: Sequence[Document]) -> bool:
         """Compares, once, cutting with encoding whole: no unforeseen pre-tokeniser may change the ids."""
         if self._checked is None and documents:
+            self._forget_words()
             text = max(documents, key=lambda document: len(document.text)).text[:CHECKED]
             whole = self.raw.encode(text, add_special_tokens=False).ids
             self._checked = self._by_segments([text])[0].tolist() == whole
         return self._checked is not False
+
+    def _forget_words(self) -> None:
+        """Turns off the library's own memory of words: `_cache` has them.
+
+        Each thread holds one, and none is freed with the tokenizer. Without spaces every word is new: 2.4 MB of
+        Japanese took 0.67 s and left 75 MiB with it, 0.5 s and 5 MiB without; English took as long either way.
+        """
+        resize = getattr(self.raw.model, "_resize_cache", None)
+        if resize is not None:
+            resize(0)
 
     def _by_segments(self, texts: Sequence[str]) -> list[np.ndarray]:
         cut = [_SPACE.split(text) for text in texts]

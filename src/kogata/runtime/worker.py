@@ -25,6 +25,7 @@ from kogata.core.receipt import Machine, Receipt
 from kogata.core.recipe import Clock, Step, step_to_dict
 from kogata.core.registry import registry
 from kogata.core.stage import Account, Facts, Share, Stage
+from kogata.engine.heap import trim
 from kogata.runtime.draft import load_installed_plugins
 
 PROGRESS_SECONDS = 0.1
@@ -145,6 +146,7 @@ def _execute(pipe: Pipe, request: dict[str, Any]) -> None:
             facts = _run_documents(stages, labels, request, bench, accounts, seconds)
         else:
             facts = stages[0].run(_given(request["given"]), bench)
+        trim()  # What this stage held must not count as the next one's.
         pipe.send(
             "done", facts=facts, tokens=bench.tokens, flops=bench.flops, accounts=accounts, seconds=seconds
         )

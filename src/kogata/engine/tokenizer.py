@@ -186,8 +186,9 @@ class TextTokenizer:
     def _forget_words(self) -> None:
         """Turns off the library's own memory of words: `_cache` has them.
 
-        Each thread holds one, and none is freed with the tokenizer. Without spaces every word is new: 2.4 MB of
-        Japanese took 0.67 s and left 75 MiB with it, 0.5 s and 5 MiB without; English took as long either way.
+        Each thread holds one, and none is freed with the tokenizer. Without spaces every word is new:
+        2.4 MB of Japanese took 0.67 s and left 75 MiB with it, 0.5 s and 5 MiB without; English took as
+        long either way.
         """
         resize = getattr(self.raw.model, "_resize_cache", None)
         if resize is not None:

@@ -264,6 +264,7 @@ def _objective(job: Pretraining, bench: Bench, decoder: Decoder) -> tuple[Langua
         return LanguageModelling(decoder), "torch"
     kernels = Kernels.build() if on_cpu else None
     if job.compile is True:
+        bench.log("torch.compile: the first step at each length of window takes up to a minute")
         return LanguageModelling(
             decoder, torch.compile(decoder.hidden, dynamic=False), kernels
         ), "torch.compile"

@@ -97,7 +97,8 @@ class Pretrain(Stage):
     precision: Literal["auto", "fp32"] = Field(default="auto", description="number format of the products")
     compile: Literal["auto"] | bool = Field(
         default="auto",
-        description="auto: small kernels, compiled in a second; true: torch.compile; false: plain torch",
+        description="auto: small kernels, compiled in a second, or torch.compile where it saves more of the "
+        "budget than it costs; true: torch.compile; false: plain torch",
     )
 
     @model_validator(mode="after")
@@ -124,7 +125,7 @@ class Pretrain(Stage):
 
     def resolve(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Resolved:
         """Chooses shape, context, batch, learning rate and length from time, data and machine."""
-        from kogata.engine import autosize
+        from kogata.engine import autosize, compiling
         from kogata.engine.curriculum import check_measure
         from kogata.engine.samplers import check_pair
 
@@ -181,11 +182,13 @@ class Pretrain(Stage):
             changes["precision"], reasons["precision"] = "fp32", "this processor has no fast 16-bit products"
         if self.checkpoint_every == "auto":
             reasons["checkpoint_every"] = "half a minute's work is the most a kill can cost"
+        stage = self.model_copy(update=changes)
         if self.compile == "auto":
-            reasons["compile"] = (
-                "small kernels, compiled in a second" if machine.compiler else "no compiler: plain torch"
-            )
-        return Resolved(stage=self.model_copy(update=changes), reasons=reasons)
+            seconds = stage.forecast(facts, machine, share).cost.seconds or 0.0
+            lengths = 0 if share.processes > 1 else compiling.suits(spec, stage.curriculum, context)
+            pays, reasons["compile"] = compiling.choose(spec, machine, seconds, lengths)
+            stage = stage.model_copy(update={"compile": True}) if pays else stage
+        return Resolved(stage=stage, reasons=reasons)
 
     def _shape(
         self,
@@ -230,7 +233,7 @@ class Pretrain(Stage):
 
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
         """States the model's facts and what its training will take."""
-        from kogata.engine import autosize, costs
+        from kogata.engine import autosize, compiling, costs
         from kogata.engine.curriculum import measuring_bytes, measuring_seconds
 
         tokens = _tokens_facts(facts)
@@ -239,7 +242,8 @@ class Pretrain(Stage):
         assert isinstance(self.batch, int) and isinstance(self.context, int)
         micro = costs.micro_tokens(spec, self.batch, self.context, _room(share))
         muon = self.optimizer != "adamw"
-        fused = self.compile == "auto" and machine.compiler
+        fused = machine.compiler and self.compile == "auto"
+        compiled = machine.compiler and self.compile is True
         step = costs.step_cost(
             spec,
             machine,
@@ -251,17 +255,21 @@ class Pretrain(Stage):
             processes=share.processes,
         )
         start = self.corpus_start and not spec.tied and not facts.get("model")
+        each = step.seconds * (compiling.OVER_TORCH if compiled else 1.0)
         before = costs.STAGE_SECONDS + measuring_seconds(self.curriculum, train["tokens"])
         if start:
             sizes = spec.vocab_size, spec.embed_width or spec.width, train["tokens"], machine
             rounds = costs.rounds_for(*sizes, self._seconds(share))
             before += costs.corpus_start_seconds(*sizes, rounds)
+        if compiled:
+            lengths = compiling.suits(spec, self.curriculum, self.context)
+            before += compiling.price_seconds(spec, machine, max(1, lengths))
         budget = self._seconds(share)
         steps = self._steps(self.batch, train["tokens"])
         if budget is not None:
-            steps = max(1, int((budget - before) / step.seconds))
+            steps = max(1, int((budget - before) / each))
         assert steps is not None
-        seconds = budget if budget is not None else before + steps * step.seconds
+        seconds = budget if budget is not None else before + steps * each
         peak = costs.peak_bytes(spec, micro=micro, muon=muon, processes=share.processes, corpus_start=start)
         measuring = measuring_bytes(self.curriculum, train["tokens"], self.context)
         if measuring:

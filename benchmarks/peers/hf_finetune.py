@@ -2,10 +2,11 @@
 
 What a careful user would write: float32 and no checkpointing of activations, against both libraries'
 defaults, which are many times slower on a processor. Rows come as token ids and labels, so that both sides
-train on the same tokens; `plain` takes them in the order of the file, `grouped` in batches of like length.
+train on the same tokens; `plain` takes them in the order of the file, `grouped` in batches of like length,
+`packed` (TRL's) lays them end to end in rows of 512 tokens, as many rows a step as hold about as many tokens.
 The clock runs over `train()` alone.
 
-    python hf_finetune.py lora|full plain|grouped MODEL ROWS.jsonl OUT LR EPOCHS BATCH
+    python hf_finetune.py lora|full plain|grouped|packed MODEL ROWS.jsonl OUT LR EPOCHS BATCH
 """
 
 import json
@@ -20,11 +21,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCa
 method, setting, folder, rows, out = sys.argv[1:6]
 lr, epochs, batch_rows = float(sys.argv[6]), float(sys.argv[7]), int(sys.argv[8])
 RANK, ALPHA = 16, 32
+PACK = 512
 
 with open(rows, encoding="utf-8") as file:
     examples = [json.loads(line) for line in file]
 model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 tokenizer = AutoTokenizer.from_pretrained(folder)
+packed = setting == "packed"
+if packed:
+    tokens = sum(len(row["input_ids"]) for row in examples)
+    batch_rows = max(1, round(tokens / len(examples) * batch_rows / PACK))
 pad = tokenizer.pad_token_id or 0
 options = {
     "output_dir": out + "-trainer",
@@ -76,7 +82,7 @@ if method == "lora":
 
     trainer = SFTTrainer(
         model=model,
-        args=SFTConfig(**options, packing=False),
+        args=SFTConfig(**options, packing=packed, max_length=PACK if packed else None),
         train_dataset=Dataset.from_list(examples),
         processing_class=tokenizer,
         peft_config=LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"),

@@ -23,7 +23,7 @@ NOVELS = {
 }
 
 
-def resolved(machine: Machine, share: Share, **settings: Any):
+def resolved(machine: Machine, share: Share, **settings: Any) -> Any:
     return Pretrain(**settings).resolve({"tokens": NOVELS, "model": None}, machine, share)
 
 
@@ -82,7 +82,8 @@ def test_compiled_blocks_give_the_same_losses(tmp_path: Path) -> None:
     losses = {}
     for way in (True, False):
         bench = TrainingBench(tmp_path / str(way), machine=replace(FAST, cores=1))
-        stage = Pretrain(model=model, context=32, batch=256, steps=4, compile=way)
+        settings: dict[str, Any] = {"model": model, "context": 32, "batch": 256, "steps": 4, "compile": way}
+        stage = Pretrain(**settings)
         facts = {"tokens": tokens.facts, "model": None}
         made = stage.resolve(facts, bench.machine, bench.share).stage
         found = made.run({"tokens": tokens, "model": None}, bench)

@@ -85,6 +85,8 @@ class Account:
     extra: Facts = field(default_factory=dict)
     """Further facts of the stage, JSON values."""
     examples_kept: int = 3
+    bench: Bench | None = None
+    """Of the run, where there is one: a stage may keep what a kill must not cost in its `checkpoints`."""
 
     def keep(self, document: Document) -> Document:
         """Counts a document as kept and returns it."""

@@ -216,7 +216,7 @@ def _run_documents(
     timers: list[_Timer] = []
     counts: list[Account] = []
     for stage in stages:
-        account = Account()
+        account = Account(bench=bench)
         upstream = _watch(documents, bench)
         timer = _Timer(stage.each(upstream, account))
         timers.append(timer)

@@ -49,6 +49,8 @@ class Converter:
     settings: Any
     languages: frozenset[str] | None = None
     min_confidence: float = 0.0
+    page_seconds: float = 20.0
+    """CPU seconds a page may take."""
 
     def start(self) -> Callable[[Page], Outcome]:
         """Loads what is needed and gives the function from page to outcome."""

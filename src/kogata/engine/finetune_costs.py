@@ -144,7 +144,7 @@ def held_bytes(spec: ModelSpec, work: Work, form: Form = PLAIN) -> int:
     """Counts weights, gradients, averages and the best weights so far."""
     matrices = spec.matrix_parameters()
     base = HELD_BYTES[form.hold] * matrices + 4.0 * (spec.parameters() - matrices)
-    return round(base + 4 * work.added + 16 * work.trained)
+    return round(base + 4 * (work.added + work.floats) + 16 * work.trained)
 
 
 def token_bytes(spec: ModelSpec, work: Work, form: Form = PLAIN) -> int:

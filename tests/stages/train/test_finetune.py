@@ -166,7 +166,8 @@ def test_kind_follows_the_method() -> None:
     assert Finetune(merge=True).made_kind({}) == Kind.MODEL
 
 
-METHODS: list[Any] = ["full", "ia3", {"lora": {"rank": 2, "top": 1}}]
+SCATTERED = {"sparse": {"form": "scattered", "rank": 4, "top": 2}}
+METHODS: list[Any] = ["full", "ia3", {"lora": {"rank": 2, "top": 1}}, SCATTERED]
 
 
 @pytest.mark.parametrize("method", METHODS, ids=str)

@@ -11,6 +11,8 @@ from kogata.nn.ffns import GATED
 from kogata.nn.spec import ModelSpec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor, nn
 
 FOLDER = "engine.finetune"
@@ -30,6 +32,10 @@ class Work:
     """Weights of the matrices that are added."""
     rank_floats: int = 0
     """Floats per token that the added parts keep for their backward pass."""
+    floats: int = 0
+    """Other floats that are held: what chooses weights, and where the chosen ones lie."""
+    steps_before: int = 0
+    """Steps' worth of work before the first one."""
 
 
 @dataclass(kw_only=True)
@@ -42,6 +48,9 @@ class Tuning:
     """The lowest layer with something trained."""
     save: Callable[[Any, str | None], None] | None = None
     """Writes (folder, the base's name) in peft's format; None where the whole model is what is made."""
+    begin: Callable[[Callable[[int], None], Path], None] | None = None
+    """Chooses what is trained before the first step; gets what computes gradients of so many batches, and
+    the file that a resumed run finds the choice in."""
 
     def named(self) -> list[tuple[str, Tensor]]:
         """Lists everything trained, by name."""

@@ -96,6 +96,9 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
     length, sizes = _length(job, rows), _sizes(rows, job)
     sampler = RowSampler(rows, batch=job.batch, micro=job.micro, seed=bench.seed * 7)
     outputs = _kept_outputs(job, bench, packed, rows, tuning.first, length, group)
+    if tuning.begin is not None:
+        objective = TrainedTokens(packed, tuning.first)
+        tuning.begin(lambda steps: _gradients(objective, sampler, steps), bench.checkpoints / "chosen.npy")
     optimiser = _optimiser(tuning, job.lr, job.weight_decay)
     best = None
     schedule: Any = length.schedule(bench, spec, began)
@@ -207,6 +210,16 @@ def _optimiser(tuning: Tuning, lr: float, weight_decay: float) -> Optimiser:
         Group(named=list(named), lr=lr * factor, weight_decay=weight_decay) for named, factor in tuning.groups
     ]
     return Optimiser(parts={"adamw": AdamW(groups=groups, betas=BETAS, eps=1e-8)})
+
+
+def _gradients(objective: TrainedTokens, sampler: RowSampler, steps: int) -> None:
+    """Computes gradients of the first steps' rows, which are trained on all the same."""
+    state = sampler.state()
+    for _ in range(steps):
+        step = sampler.take()
+        for part in step.parts:
+            objective(part, 1 / step.count).backward()
+    sampler.load(state)
 
 
 def _kept_outputs(

@@ -29,9 +29,9 @@ class Finetune(Stage):
     Each row becomes the model's own chat format; the loss counts on what the model is to say (the answer and
     its end token), not on what it is asked. Rows lie end to end without padding, a beginning that
     all share (a system message) is computed once, attention stays within a row, and only tokens that are
-    trained go through the head. With `lora` and `ia3` an adapter comes out that peft reads; with `full`,
-    `freeze` or `merge: true` a whole model. What follows in the recipe takes model and adapter together, or
-    refuses.
+    trained go through the head. With `lora`, `ia3` and `sparse` an adapter comes out that peft reads; with
+    `full`, `freeze` or `merge: true` a whole model. What follows in the recipe takes model and adapter
+    together, or refuses.
 
     `batch` counts rows here. The held-out rows are looked at eight times; the weights that were best on them
     are kept, and training ends early when they stay the best.
@@ -220,7 +220,7 @@ class Finetune(Stage):
         first = costs.step_seconds(spec, work, rows, machine, **sizes)
         budget = _least(self.time, share.seconds) if self.clocked(share) else None
         steps = self._steps(rows.rows, rows.tokens)
-        before = costs.STAGE_SECONDS + 4 * spec.parameters() / 1e9
+        before = costs.STAGE_SECONDS + 4 * spec.parameters() / 1e9 + work.steps_before * first
         if budget is not None:
             steps = max(1, int((budget - before) / first))
             seconds = budget

@@ -66,6 +66,14 @@ LOOK_SHARE = 0.02
 """Of the tokens trained on, that one look reads: all looks together then take about a tenth of a run."""
 
 
+PROBE_FACTORS = (1 / 3, 1.0, 3.0)
+"""Learning rates that `lr: auto` tries, over the method's usual one."""
+LEAST_PROBE, MOST_PROBE = 12, 32
+"""Steps that each is tried for."""
+PROBE_SHARE = 0.2
+"""Of a run's steps that all trials of rates may take together."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rowful:
     """Sizes of the rows: measured, or guessed from bytes before they are tokenised."""
@@ -220,6 +228,23 @@ def choose_form(
     else:
         chosen = min(may, key=lambda form: peak_bytes(spec, work, tokens=rows.longest, form=form))
     return chosen, seconds(chosen, room) / seconds(PLAIN, None)
+
+
+def probe_steps(planned: float, rows: float, batch: int) -> int:
+    """Chooses the steps that each learning rate is tried for; 0 where a run is too short for it to pay.
+
+    Args:
+        planned: steps of the run.
+        rows: to train on; no trial sees one twice.
+        batch: rows of a step.
+    """
+    each = int(min(MOST_PROBE, PROBE_SHARE * planned / len(PROBE_FACTORS), rows // batch))
+    return each if each >= LEAST_PROBE else 0
+
+
+def probe_rates(usual: float) -> list[float]:
+    """Lists the learning rates that are tried."""
+    return [float(f"{usual * factor:.2g}") for factor in PROBE_FACTORS]
 
 
 def look_tokens(planned: float) -> int:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from kogata.core.amounts import format_bytes, format_count, format_seconds
 from kogata.core.errors import RecipeError
@@ -21,6 +20,7 @@ from kogata.engine.chat import Turns
 from kogata.engine.chat_template import Choice as TemplateChoice
 from kogata.engine.convert import save_decoder
 from kogata.engine.finetune._common import Tuning, Work
+from kogata.engine.finetune_trials import CLIP, Start, Trained, build_optimiser, tried_rate
 from kogata.engine.frozen import LARGEST_HALF, KeptOutputs
 from kogata.engine.heap import give_back, kept
 from kogata.engine.hf_folder import copy_tokenizer, write_json
@@ -33,12 +33,11 @@ from kogata.engine.pretraining import Length, prepare_torch
 from kogata.engine.rendered import RenderedRows, render_rows
 from kogata.engine.rows import Rows, RowSampler
 from kogata.engine.schedule import TimeSchedule
+from kogata.engine.trials import Trials
 from kogata.nn.kernels import Kernels
-from kogata.nn.optim import AdamW, Group, Optimiser
+from kogata.nn.optim import Optimiser
 from kogata.nn.packed import PackedHidden
 
-CLIP = 1.0
-BETAS = (0.9, 0.999)
 WARMUP_SHARE = 0.05
 LIKELY_STEPS = 200
 """Taken for the warm-up of a run that the clock ends."""
@@ -57,7 +56,8 @@ class Finetuning:
     length: Length
     epochs: float | None = None
     tokens: int | None = None
-    lr: float = 1e-3
+    lr: float | None = 1e-3
+    """None: found by trials around the method's usual one."""
     batch: int = 8
     context: int = 1024
     micro: int = costs.MICRO
@@ -99,11 +99,26 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
     if tuning.begin is not None:
         objective = TrainedTokens(packed, tuning.first)
         tuning.begin(lambda steps: _gradients(objective, sampler, steps), bench.checkpoints / "chosen.npy")
-    optimiser = _optimiser(tuning, job.lr, job.weight_decay)
+    planned = _planned_tokens(job, bench, spec, work, rows, length)
+    flops = costs.token_flops(spec, work, sizes) * sizes.tokens * len(rows) / rows.tokens
+    trials, rates, lr = Trials(bench=bench, group=group), None, job.lr
+    if lr is None:
+        start = Start(
+            tuning=tuning,
+            objective=TrainedTokens(packed, tuning.first),
+            sampler=sampler,
+            weight_decay=job.weight_decay,
+            flops_per_token=flops,
+            group=group,
+        )
+        steps = length.steps or planned / (job.batch * rows.tokens / len(rows))
+        rates = tried_rate(trials, start, module.lr(spec, settings)[0], steps, bench)
+        lr = rates["taken"]
+    optimiser = build_optimiser(tuning, lr, job.weight_decay)
     best = None
     schedule: Any = length.schedule(bench, spec, began)
     if len(heldout):
-        most = costs.look_tokens(_planned_tokens(job, bench, spec, work, rows, length))
+        most = costs.look_tokens(planned)
         looked = look_rows(heldout, most, job.micro)
         best = KeepBest(lambda: heldout_loss(packed, heldout, looked), tuning.named(), job.patience)
         if isinstance(schedule, TimeSchedule):
@@ -111,14 +126,14 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
         schedule = UntilWorse(schedule, best)
     _say_forecast(job, bench, spec, work, rows, length, outputs)
     run = Training(
-        model=_Trained(tuning),
+        model=Trained(tuning),
         objective=TrainedTokens(packed, tuning.first, outputs),
         sampler=sampler,
         optimiser=optimiser,
         schedule=schedule,
         techniques=(best,) if best else (),
         group=group,
-        flops_per_token=costs.token_flops(spec, work, sizes) * sizes.tokens * len(rows) / rows.tokens,
+        flops_per_token=flops,
         checkpoint_steps=job.checkpoint_steps,
         clip=CLIP,
     )
@@ -129,6 +144,7 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
         if outputs is not None:
             outputs.close()
     training = _record(job, bench, outcome, schedule, best, rendered, optimiser, length.steps)
+    training["lr_trials"] = rates
     makes = "model" if job.merge or module.MAKES == "model" else "adapter"
     if group.rank == 0:
         _say_outcome(bench, outcome, best)
@@ -141,6 +157,7 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
                 copy_tokenizer(job.model, bench.out)
                 rendered.template.save(bench.out)
         training["base_fingerprint"] = mark
+        trials.write(bench.out)
         write_json(bench.out / "training.json", training)
         outcome.write_metrics(bench.out, clocked=length.steps is None)
     group.wait()
@@ -155,16 +172,6 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
         "trained_parameters": sum(tensor.numel() for _, tensor in tuning.named()),
         "training": training,
     }
-
-
-class _Trained(nn.Module):
-    """The trained tensors alone: what a checkpoint holds of the model."""
-
-    def __init__(self, tuning: Tuning) -> None:
-        super().__init__()
-        for name, tensor in tuning.named():
-            assert isinstance(tensor, nn.Parameter), name
-            self.register_parameter(name.replace(".", "-"), tensor)
 
 
 def _rows(job: Finetuning, bench: Bench) -> RenderedRows:
@@ -203,13 +210,6 @@ def _length(job: Finetuning, rows: Rows) -> Length:
     if warmup is None:
         warmup = math.ceil(WARMUP_SHARE * (LIKELY_STEPS if steps is None else steps))
     return replace(job.length, steps=steps, warmup=warmup)
-
-
-def _optimiser(tuning: Tuning, lr: float, weight_decay: float) -> Optimiser:
-    groups = [
-        Group(named=list(named), lr=lr * factor, weight_decay=weight_decay) for named, factor in tuning.groups
-    ]
-    return Optimiser(parts={"adamw": AdamW(groups=groups, betas=BETAS, eps=1e-8)})
 
 
 def _gradients(objective: TrainedTokens, sampler: RowSampler, steps: int) -> None:

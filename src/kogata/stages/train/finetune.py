@@ -29,9 +29,9 @@ class Finetune(Stage):
     Each row becomes the model's own chat format; the loss counts on what the model is to say (the answer and
     its end token), not on what it is asked. Rows lie end to end without padding, a beginning that
     all share (a system message) is computed once, attention stays within a row, and only tokens that are
-    trained go through the head. With `lora`, `ia3` and `sparse` an adapter comes out that peft reads; with
-    `full`, `freeze` or `merge: true` a whole model. What follows in the recipe takes model and adapter
-    together, or refuses.
+    trained go through the head. With `lora`, `ia3` and `sparse` an adapter comes out that peft reads, with
+    `adapter` one that only Kogata reads; with `full`, `freeze` or `merge: true` a whole model. What follows
+    in the recipe takes model and adapter together, or refuses.
 
     `batch` counts rows here. The held-out rows are looked at eight times; the weights that were best on them
     are kept, and training ends early when they stay the best.
@@ -131,10 +131,13 @@ class Finetune(Stage):
     def resolve(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Resolved:
         """Chooses rate, batch, context and length from the model, the rows and the memory."""
         from kogata.engine import finetune_costs as costs
+        from kogata.engine.finetune._common import refuse_merge
 
         spec, examples = _spec(facts), _examples(facts)
         module, settings = self.method.variant, self.method.settings
         work, room = module.work(spec, settings), _room(share)
+        if self.merge:
+            refuse_merge(self.method.name, "merge of train.finetune", "leave `merge` out, or use `lora`")
         reasons: dict[str, str] = {}
         changes: dict[str, Any] = {}
         if self.lr == "auto":

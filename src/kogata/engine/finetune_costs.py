@@ -68,10 +68,10 @@ LOOK_SHARE = 0.02
 
 PROBE_FACTORS = (1 / 3, 1.0, 3.0)
 """Learning rates that `lr: auto` tries, over the method's usual one."""
-LEAST_PROBE, MOST_PROBE = 12, 32
-"""Steps that each is tried for."""
-PROBE_SHARE = 0.2
-"""Of a run's steps that all trials of rates may take together."""
+LEAST_TRIAL, MOST_TRIAL = 12, 32
+"""Steps that each way is tried for."""
+TRIAL_SHARE = 0.2
+"""Of a run's steps that all trials of one kind may take together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,21 +230,35 @@ def choose_form(
     return chosen, seconds(chosen, room) / seconds(PLAIN, None)
 
 
-def probe_steps(planned: float, rows: float, batch: int) -> int:
-    """Chooses the steps that each learning rate is tried for; 0 where a run is too short for it to pay.
+def trial_steps(planned: float, rows: float, batch: int, ways: int) -> int:
+    """Chooses the steps that each of some ways is tried for; 0 where a run is too short for it to pay.
 
     Args:
         planned: steps of the run.
         rows: to train on; no trial sees one twice.
         batch: rows of a step.
+        ways: how many there are.
     """
-    each = int(min(MOST_PROBE, PROBE_SHARE * planned / len(PROBE_FACTORS), rows // batch))
-    return each if each >= LEAST_PROBE else 0
+    each = int(min(MOST_TRIAL, TRIAL_SHARE * planned / ways, rows // batch))
+    return each if each >= LEAST_TRIAL else 0
+
+
+def layer_steps(planned: float, rows: float, batch: int) -> int:
+    """Chooses the steps that the top third of the layers, and all of them, are tried for; 0: neither is.
+
+    Upper layers alone pay where rows are seen again: what lies below is then at hand.
+    """
+    return trial_steps(planned, rows, batch, 2) if planned * batch >= 2 * rows else 0
 
 
 def probe_rates(usual: float) -> list[float]:
     """Lists the learning rates that are tried."""
     return [float(f"{usual * factor:.2g}") for factor in PROBE_FACTORS]
+
+
+def load_seconds(spec: ModelSpec) -> float:
+    """Forecasts reading a model."""
+    return 4 * spec.parameters() / 1e9
 
 
 def look_tokens(planned: float) -> int:

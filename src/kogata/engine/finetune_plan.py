@@ -1,10 +1,11 @@
-"""What fine-tuning does to fit the memory, and what that costs. Imports no torch."""
+"""What fine-tuning does to fit the memory and tries before it starts, and the price. Imports no torch."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from kogata.core.amounts import format_bytes
+from kogata.core.amounts import format_bytes, format_seconds
 from kogata.core.errors import RecipeError
 from kogata.core.receipt import Machine
 from kogata.core.variants import Choice
@@ -69,3 +70,65 @@ def plan_form(
     if form == costs.PLAIN:
         return form, "the memory allows it"
     return form, f"to fit {format_bytes(room)}; steps take {100 * (price - 1):.0f} % longer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialPlan:
+    """What is tried before a run: steps of each way (0: nothing is), and the seconds of all."""
+
+    rates: int
+    rate_seconds: float
+    layers: int
+    layer_seconds: float
+
+    @property
+    def steps(self) -> int:
+        """Steps of all trials."""
+        return len(costs.PROBE_FACTORS) * self.rates + 2 * self.layers
+
+    def said_of_layers(self) -> str:
+        """Says how the layers are chosen."""
+        if not self.layers:
+            return "all layers: no rows held out or seen twice, or too short a run for trials to pay"
+        said = f"{self.layers} steps with the top third of the layers and with all decide"
+        return f"{said}: {format_seconds(self.layer_seconds)}; the plan is for all"
+
+    def said_of_rates(self, usual: float, reason: str) -> str:
+        """Says how the learning rate is chosen."""
+        if not self.rates:
+            return f"{reason}; the run is too short for trials of others to pay"
+        rates = ", ".join(f"{rate:g}" for rate in costs.probe_rates(usual))
+        return f"the best of {rates}, each tried for {self.rates} steps: {format_seconds(self.rate_seconds)}"
+
+
+def plan_trials(
+    spec: ModelSpec,
+    rows: costs.Rowful,
+    planned: float,
+    batch: int,
+    seconds: float,
+    *,
+    rates: bool,
+    layers: bool,
+) -> TrialPlan:
+    """Plans trials of learning rates and of layers.
+
+    Args:
+        spec: the model.
+        rows: guessed.
+        planned: steps of the run.
+        batch: rows of a step.
+        seconds: of a step.
+        rates: whether learning rates may be tried.
+        layers: whether layers may be tried.
+    """
+    ways = len(costs.PROBE_FACTORS)
+    each = costs.trial_steps(planned, rows.rows, batch, ways) if rates else 0
+    both = costs.layer_steps(planned, rows.rows, batch) if layers else 0
+    loads = 2 * costs.load_seconds(spec) if both else 0.0
+    return TrialPlan(
+        rates=each,
+        rate_seconds=ways * each * seconds,
+        layers=both,
+        layer_seconds=2 * both * seconds + loads,
+    )

@@ -46,7 +46,19 @@ class _Aside:
         self.bench.progress(0.0, 1.0, **facts)
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One way of training."""
+
+    training: Training
+    """Its sampler and its tensors are put back where they were."""
+    named: Sequence[tuple[str, Tensor]]
+    """What is trained."""
+    look: Callable[[], float] | None = None
+    """Measures the held-out loss after the last step."""
+
+
+@dataclass(kw_only=True)
 class Trials:
     """Tries ways of training from one start.
 
@@ -60,20 +72,12 @@ class Trials:
     group: Group
     rows: list[dict[str, Any]] = field(default_factory=list)
 
-    def run(
-        self,
-        name: str,
-        make: Callable[[], Training],
-        start: Sequence[tuple[str, Tensor]],
-        look: Callable[[], float] | None = None,
-    ) -> dict[str, Any]:
-        """Trains one way, puts the tensors of `start` back, and gives the losses.
+    def run(self, name: str, make: Callable[[], Trial]) -> dict[str, Any]:
+        """Trains one way, puts everything back, and gives the losses.
 
         Args:
             name: says what is tried, in a file's name too.
-            make: makes the run; its sampler is left where it was.
-            start: the tensors that are trained.
-            look: measures the held-out loss after the last step.
+            make: makes the trial, where it was not done before.
 
         Returns:
             `losses` by step, and `heldout`; no losses where training diverged.
@@ -81,7 +85,7 @@ class Trials:
         folder = self.bench.checkpoints / "trials" / name
         done = folder.parent / f"{name}.json"
         if not done.exists():
-            found = self._train(folder, make, start, look)
+            found = self._train(folder, make())
             if self.group.rank == 0:
                 beside = folder.parent / f"{name}.part"
                 folder.parent.mkdir(parents=True, exist_ok=True)
@@ -94,15 +98,9 @@ class Trials:
             self.rows.append({"trial": name, "step": step, "loss": loss})
         return found
 
-    def _train(
-        self,
-        folder: Path,
-        make: Callable[[], Training],
-        start: Sequence[tuple[str, Tensor]],
-        look: Callable[[], float] | None,
-    ) -> dict[str, Any]:
-        held = [tensor.detach().clone() for _, tensor in start]
-        chance, run = random_state(), make()
+    def _train(self, folder: Path, trial: Trial) -> dict[str, Any]:
+        run, chance = trial.training, random_state()
+        held = [tensor.detach().clone() for _, tensor in trial.named]
         place = run.sampler.state()
         try:
             with kept():
@@ -110,7 +108,7 @@ class Trials:
             self.group.wait()
             lines = outcome.metrics.read_text(encoding="utf-8").splitlines()
             losses = [json.loads(line)["loss"] for line in lines]
-            return {"losses": losses, "heldout": None if look is None else look()}
+            return {"losses": losses, "heldout": None if trial.look is None else trial.look()}
         except RecipeError:
             return {"losses": [], "heldout": None}
         finally:
@@ -118,7 +116,7 @@ class Trials:
             run.sampler.load(place)
             set_random_state(chance)
             with torch.no_grad():
-                for (_, tensor), before in zip(start, held, strict=True):
+                for (_, tensor), before in zip(trial.named, held, strict=True):
                     tensor.copy_(before)
 
     def write(self, folder: Path) -> None:

@@ -184,6 +184,7 @@ def _cost(variant: Variant, base: Variant, axis: Axis) -> dict[str, str]:
     mean, change = variant.mean(axis.measure), ""
     if variant is not base and base.values.get(axis.measure):
         change = choosing.part_text(mean / base.mean(axis.measure) - 1) if base.mean(axis.measure) else ""
+        change = "the same" if change in ("+0.0 %", "−0.0 %") else change
     return {"value": axis.write(mean), "change": change}
 
 

@@ -84,6 +84,7 @@ def make_page(folder: Path) -> str:
         has_bars=any(row.get("bar") for row in quality),
         quality_notes=sections.quality_notes(found),
         files=sections.file_rows(found["files"]),
+        files_scored=any(facts.get("bits_per_byte") is not None for facts in found["files"].values()),
         file_note=sections.file_note(found),
         costs=costs,
         total=total,

@@ -73,6 +73,8 @@ def line_plot(series: Sequence[Series], x: Axis, y: Axis, *, title: str, small: 
             joined = "M" + "L".join(at(point) for point in line.points)
             shapes.append(f'<path class="line thin {line.colour}" d="{joined}"/>')
             dots.append(f'<path class="dots {line.colour}" d="{"".join(f"M{at(p)}h0" for p in inside)}"/>')
+        elif len(line.points) == 1:
+            dots.append(f'<path class="dots {line.colour}" d="M{at(line.points[0])}h0"/>')
         else:
             style = "faint" if line.faint else "line"
             joined = "M" + "L".join(at(point) for point in line.points)

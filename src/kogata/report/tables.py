@@ -157,6 +157,11 @@ def run_view(run: Any) -> RenderableType:
         table.add_row(
             "quality", Text(f"{found['bits_per_byte']:.3f} bits per byte on held-out text", "bold green")
         )
+    if found["answers"]:
+        before = found["answers"].get("base_loss_nats_per_token")
+        told = f"{found['answers']['loss_nats_per_token']:.3f} nats a token of held-out answers"
+        told += f", {before:.3f} before training" if before is not None else ""
+        table.add_row("quality", Text(told, "bold green"))
     if best_line(found):
         table.add_row("quality", Text(str(best_line(found)), "bold green"))
     if found["minimal_pairs"]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from kogata.core.amounts import format_count, format_seconds
+from kogata.core.amounts import counted, format_count, format_seconds
 from kogata.core.receipt import Receipt
 from kogata.report.facts import bytes_per_token
 from kogata.report.plots import Axis, Point, Series, clock_text, clock_ticks, line_plot, smooth
@@ -148,7 +148,7 @@ def _summary(rows: Sequence[dict[str, Any]]) -> str:
     last = rows[-1]
     parts = []
     if isinstance(last.get("step"), int | float):
-        parts.append(f"{last['step']:,} steps")
+        parts.append(counted(last["step"], "step"))
     if isinstance(last.get("tokens"), int | float):
         parts.append(f"{format_count(last['tokens'])} tokens")
     if isinstance(last.get("seconds"), int | float):

@@ -282,7 +282,7 @@ class Stubborn(Converter):
 def test_a_page_that_never_ends_is_left_out(processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from kogata.engine.web import pool
 
-    monkeypatch.setattr(pool, "PATIENCE", 2)
+    monkeypatch.setattr(pool, "PATIENCE", 10)
     threads = threading.active_count()
     converter = Stubborn(extractor="", settings=None, page_seconds=0.1)
     names = ["a", "busy", "b", *(["still", "c"] if processes > 1 else []), "e"]

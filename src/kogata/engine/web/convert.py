@@ -54,7 +54,10 @@ class Converter:
 
     def start(self) -> Callable[[Page], Outcome]:
         """Loads what is needed and gives the function from page to outcome."""
+        from kogata.engine.language import identify
+
         extract = registry.variant("engine.extract", self.extractor).extractor(self.settings)
+        identify("a")  # its model is loaded now, not on some page's time
         return lambda page: self._convert(page, extract)
 
     def _convert(self, page: Page, extract: Callable[[str, str], str]) -> Outcome:

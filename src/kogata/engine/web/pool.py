@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -21,14 +22,27 @@ PATIENCE = 5
 """Times the limit of a page, by the clock, after which a process that does not end it itself is ended."""
 
 
-def convert(pages: Iterable[Page], converter: Converter, processes: int) -> Generator[Outcome]:
+Spread = Callable[[Callable[[], Any], Iterable[list[Any]], float, Callable[[Any], Any]], Any]
+"""Maps batches on a cluster, as `Bench.spread` does."""
+
+
+def convert(
+    pages: Iterable[Page], converter: Converter, processes: int, spread: Spread | None = None
+) -> Generator[Outcome]:
     """Yields what becomes of each page, in order.
 
     Args:
         pages: read in this process, one after another.
         converter: what is done with each.
         processes: how many do it; 1 does it here.
+        spread: hands batches to a cluster instead.
     """
+    if spread is not None:
+        stream = iter(pages)
+        batches = iter(lambda: list(islice(stream, BATCH)), [])
+        for found in spread(Batches(converter), batches, PATIENCE * converter.page_seconds, late):
+            yield from found
+        return
     if processes <= 1:
         with Limit(converter.page_seconds) as limit:
             yield from map(partial(limit, converter.start()), pages)
@@ -56,6 +70,23 @@ def convert(pages: Iterable[Page], converter: Converter, processes: int) -> Gene
             helper.let_go()
         for helper in helpers:
             helper.end()
+
+
+@dataclass(frozen=True)
+class Batches:
+    """What a process of a cluster does; plain values only."""
+
+    converter: Converter
+
+    def __call__(self) -> Callable[[list[Page]], list[Outcome]]:
+        """Loads what is needed and gives the function from pages to what becomes of them."""
+        step = self.converter.start()
+
+        def convert_batch(batch: list[Page]) -> list[Outcome]:
+            with Limit(self.converter.page_seconds) as limit:
+                return [limit(step, page) for page in batch]
+
+        return convert_batch
 
 
 class _Helper:

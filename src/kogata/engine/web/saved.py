@@ -13,7 +13,7 @@ from typing import Any
 from kogata.core.artifact import Document
 from kogata.engine.web.convert import Converter, Outcome
 from kogata.engine.web.page import Page
-from kogata.engine.web.pool import convert
+from kogata.engine.web.pool import Spread, convert
 
 SHARD_PAGES = 200
 SHARD_CHARACTERS = 2**24
@@ -21,7 +21,7 @@ SHARD_CHARACTERS = 2**24
 
 
 def convert_and_save(
-    pages: Iterable[Page], converter: Converter, processes: int, folder: Path
+    pages: Iterable[Page], converter: Converter, processes: int, folder: Path, spread: Spread | None = None
 ) -> Generator[Outcome]:
     """Yields what becomes of each page, in order; what the folder knows of before is not done again.
 
@@ -33,6 +33,7 @@ def convert_and_save(
         converter: what is done with each; the same as when the folder was begun.
         processes: how many convert.
         folder: where shards are kept.
+        spread: hands batches to a cluster instead.
     """
     folder.mkdir(parents=True, exist_ok=True)
     stream = iter(pages)
@@ -61,7 +62,7 @@ def convert_and_save(
             yield page
 
     characters = sum(len(outcome.document.text) for outcome in made)
-    found = convert(noted(), converter, processes)
+    found = convert(noted(), converter, processes, spread)
     try:
         for outcome in found:
             made.append(outcome)

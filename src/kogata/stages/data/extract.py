@@ -31,6 +31,10 @@ BASE_BYTES = 130 * 2**20
 """Peak of a process that converts pages one by one."""
 PROCESS_BYTES = 120 * 2**20
 """… and of each further process."""
+RAY_SECONDS = 8.0
+"""Starting a Ray of this machine's own."""
+RAY_BYTES = 560 * 2**20
+"""… and what its own processes hold."""
 SIZE_ON_DISK = 0.4
 KEPT_ON_DISK = 0.45
 """Of the text, until the corpus is sealed: what a kill must not cost."""
@@ -90,8 +94,10 @@ class Extract(Stage):
         default=20.0, gt=0, le=3600, description="CPU seconds a page may take; then it is left out"
     )
     unique_urls: bool = Field(default=True, description="of pages with one URL only the first is kept")
-    processes: int | Literal["auto"] = Field(
-        default="auto", description="processes that convert pages; auto takes one for each core"
+    processes: int | Literal["auto", "ray"] = Field(
+        default="auto",
+        description="processes that convert pages; auto takes one for each core, ray those of the cluster "
+        "that RAY_ADDRESS names, or of a Ray on this machine",
     )
     heldout: Apart = Field(
         default=0.02,
@@ -120,7 +126,7 @@ class Extract(Stage):
     @field_validator("max_page", "processes")
     @classmethod
     def _positive(cls, value: Any) -> Any:
-        if value != "auto" and value < 1:
+        if value not in ("auto", "ray") and value < 1:
             raise ValueError(f"found {value}; at least 1")
         return value
 
@@ -160,11 +166,12 @@ class Extract(Stage):
                 splits["train"] = found.text.part(1 - sum(shares.values()))
             else:
                 splits[name] = found.text.part(1.0)
-        count = self.processes if isinstance(self.processes, int) else 1
+        ray = self.processes == "ray"
+        count = self.processes if isinstance(self.processes, int) else machine.cores if ray else 1
         sealing = seal_seconds(size)
-        seconds = START_SECONDS + start + work / count + sealing
+        seconds = START_SECONDS + RAY_SECONDS * ray + start + work / count + sealing
         cpu = START_SECONDS * count + start + work + sealing
-        peak = BASE_BYTES + (PROCESS_BYTES * count if count > 1 else 0) + 100 * pages
+        peak = BASE_BYTES + (PROCESS_BYTES * count if count > 1 else 0) + RAY_BYTES * ray + 100 * pages
         peak += round(2.3 * min(size, 2**26)) if shares else min(size, 2**25)
         return Forecast(
             facts={
@@ -228,10 +235,11 @@ class Extract(Stage):
         )
         count = self.processes if isinstance(self.processes, int) else 1
         pages = self._pages(paths, account, taken, seen)
-        if account.bench is None:
+        if (bench := account.bench) is None:
             found = convert(pages, converter, count)
         else:
-            found = convert_and_save(pages, converter, count, account.bench.checkpoints / f"pages-{split}")
+            spread = bench.spread if self.processes == "ray" else None
+            found = convert_and_save(pages, converter, count, bench.checkpoints / f"pages-{split}", spread)
         for outcome in found:
             document = outcome.settle(account)
             if document is not None:

@@ -18,10 +18,6 @@ from kogata.core.variants import Choice
 if TYPE_CHECKING:
     from kogata.engine.mixture import Portion
 
-READ_BYTES_PER_SECOND = 150e6
-"""Reading a sealed corpus once; a source of which a part is taken is read twice."""
-WRITE_BYTES_PER_SECOND = 60e6
-
 
 class Weighting(Choice, folder="engine.mix"):
     """How much of each source."""
@@ -78,6 +74,8 @@ class Mix(Stage):
 
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
         """Weighs the sources by their forecast sizes."""
+        from kogata.engine.sealing import READ_BYTES_PER_SECOND, SIZE_ON_DISK, WRITE_BYTES_PER_SECOND
+
         many = _many(facts)
         found = self._portions(many)
         splits: dict[str, dict[str, int]] = {}
@@ -88,6 +86,7 @@ class Mix(Stage):
                 into = splits.setdefault(split, {key: 0 for key in part})
                 for key, count in part.items():
                     into[key] = into.get(key, 0) + round(times * count)
+                # A source of which a part is taken is read twice.
                 read += part["bytes"] * (2 if split == "train" else 1)
         size = sum(part["bytes"] for part in splits.values())
         documents = sum(one["splits"].get("train", {}).get("documents", 0) for one in many)
@@ -104,9 +103,9 @@ class Mix(Stage):
                 cpu_seconds=seconds,
                 joules=machine.joules(seconds),
                 peak_bytes=75 * 2**20 + min(size, 2**25) + 100 * documents,
-                size_bytes=round(0.37 * size),
+                size_bytes=round(SIZE_ON_DISK * size),
             ),
-            disk_bytes=round(0.37 * size),
+            disk_bytes=round(SIZE_ON_DISK * size),
         )
 
     def run(self, given: Given, bench: Bench) -> Facts:

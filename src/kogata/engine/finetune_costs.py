@@ -12,12 +12,16 @@ from kogata.engine.costs import TORCH_BYTES, gemm_rate
 from kogata.engine.finetune._common import Work
 from kogata.nn.spec import ModelSpec
 
-Hold = Literal["fp32", "bf16", "int8"]
-"""How the frozen matrices of the blocks lie in memory, widest first."""
-HELD_BYTES: dict[Hold, float] = {"fp32": 4.0, "bf16": 2.0, "int8": 1.02}
+Hold = Literal["fp32", "bf16", "int8", "disk"]
+"""How the frozen matrices of the blocks lie in memory, widest first; `disk`: in 16 bits in a file."""
+HELD_BYTES: dict[Hold, float] = {"fp32": 4.0, "bf16": 2.0, "int8": 1.02, "disk": 0.0}
 """Of a weight, scales included."""
-WIDEN_SECONDS: dict[Hold, float] = {"fp32": 0.0, "bf16": 5.0e-10, "int8": 9.0e-10}
+WIDEN_SECONDS: dict[Hold, float] = {"fp32": 0.0, "bf16": 5.0e-10, "int8": 9.0e-10, "disk": 5.0e-10}
 """Core-seconds per weight that is widened for one product."""
+
+
+READ_BYTES_PER_SECOND = 1e9
+"""Of a file of weights, while the layer before is computed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,9 @@ class Form:
 PLAIN = Form()
 SMALLEST = Form(hold="int8", recompute=True)
 """The last resort: weights in 8 bits are rounded more than most checkpoints can bear unseen."""
+
+STREAMED = Form(hold="disk", recompute=True)
+"""Where even that does not fit: weights from disk, exact where the checkpoint has 16 bits."""
 
 PRODUCTS = 1.0
 """Time of the products per FLOP, over that of the machine's mean rate."""
@@ -145,13 +152,18 @@ def step_seconds(
     calls = spec.layers * (passes * CALL_SECONDS + batch * DOCUMENT_SECONDS)
     widened = passes * spec.matrix_parameters() * (2 * above + once)
     apart = touched + calls + widened * WIDEN_SECONDS[form.hold] + work.trained * ADAM_SECONDS * processes
-    return products + apart / machine.cores
+    seconds = products + apart / machine.cores
+    if form.hold != "disk":
+        return seconds
+    # What is read ahead costs time only where it takes longer than what is computed meanwhile.
+    return max(seconds, 2 * widened / READ_BYTES_PER_SECOND)
 
 
 def held_bytes(spec: ModelSpec, work: Work, form: Form = PLAIN) -> int:
     """Counts weights, gradients, averages and the best weights so far."""
     matrices = spec.matrix_parameters()
-    base = HELD_BYTES[form.hold] * matrices + 4.0 * (spec.parameters() - matrices)
+    streamed = 2 * 2.0 * matrices / spec.layers if form.hold == "disk" else 0.0
+    base = streamed + HELD_BYTES[form.hold] * matrices + 4.0 * (spec.parameters() - matrices)
     return round(base + 4 * (work.added + work.floats) + 16 * work.trained)
 
 
@@ -210,7 +222,7 @@ def choose_form(
         machine: for the times.
         batch: rows of a step.
         room: bytes of one process.
-        may: forms to choose from; `SMALLEST` among them only where no other fits.
+        may: forms to choose from; `SMALLEST` among them only where no other fits, then `STREAMED`.
 
     Returns:
         The form, and its time over that of the plain one with memory for it.
@@ -221,8 +233,9 @@ def choose_form(
         sizes: dict[str, Any] = {"batch": batch, "micro": micro, "fused": machine.compiler}
         return step_seconds(spec, work, rows, machine, **sizes, form=form)
 
-    usual = [form for form in may if form != SMALLEST] or may
-    fits = [form for form in usual if fitting_tokens(spec, work, room, form) >= rows.longest]
+    fits = [form for form in may if fitting_tokens(spec, work, room, form) >= rows.longest]
+    usual = [form for form in fits if form not in (SMALLEST, STREAMED)]
+    fits = usual or [form for form in fits if form == SMALLEST] or fits
     if fits:
         chosen = min(fits, key=lambda form: seconds(form, room))
     else:

@@ -65,7 +65,7 @@ def plan_form(
     if room is None:
         return may[0], "no memory budget binds"
     if settings.hold == "auto" and narrow and again[-1]:
-        may.append(costs.SMALLEST)
+        may += [costs.SMALLEST, costs.STREAMED]
     form, price = costs.choose_form(spec, work, rows, machine, batch=batch, room=room, may=may)
     if form == costs.PLAIN:
         return form, "the memory allows it"

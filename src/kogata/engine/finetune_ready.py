@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,10 @@ def make_ready(
         bench: of the stage.
     """
     give_back()
-    decoder, mark = load_base(model, form.hold)
+    decoder, mark = load_base(model, form.hold, bench.checkpoints / f"weights-{bench.rank}.bin")
     decoder = decoder.to(bench.device)
-    tuning: Tuning = module.apply(decoder, settings, bench.seed)
+    more = {"encode": _encoder(model)} if getattr(module, "ENCODES", False) else {}
+    tuning: Tuning = module.apply(decoder, settings, bench.seed, **more)
     kernels = Kernels.build() if bench.device == "cpu" and bench.machine.compiler else None
     packed = PackedHidden(decoder, kernels, recompute=form.recompute)
     work = module.work(decoder.spec, settings)
@@ -60,6 +62,13 @@ def make_ready(
         chosen = bench.checkpoints / f"chosen-{top}.npy"
         tuning.begin(lambda steps: _gradients(objective, sampler, steps), chosen)
     return ready
+
+
+def _encoder(model: Path) -> Callable[[str], list[int]]:
+    """Gives what turns a text into ids."""
+    from kogata.engine.load import load_tokenizer
+
+    return lambda text: load_tokenizer(model).encode(text, add_special_tokens=False).ids
 
 
 def _gradients(objective: TrainedTokens, sampler: RowSampler, steps: int) -> None:

@@ -29,9 +29,9 @@ class Finetune(Stage):
     Each row becomes the model's own chat format; the loss counts on what the model is to say (the answer and
     its end token), not on what it is asked. Rows lie end to end without padding, a beginning that
     all share (a system message) is computed once, attention stays within a row, and only tokens that are
-    trained go through the head. With `lora`, `ia3` and `sparse` an adapter comes out that peft reads, with
-    `adapter` one that only Kogata reads; with `full`, `freeze` or `merge: true` a whole model. What follows
-    in the recipe takes model and adapter together, or refuses.
+    trained go through the head. With `lora`, `ia3`, `sparse`, `prompt` and `prefix` an adapter comes out that
+    peft reads, with `adapter` one that only Kogata reads; with `full`, `freeze` or `merge: true` a whole
+    model. What follows in the recipe takes model and adapter together, or refuses.
 
     `batch` counts rows here. The held-out rows are looked at eight times; the weights that were best on them
     are kept, and training ends early when they stay the best.
@@ -103,10 +103,10 @@ class Finetune(Stage):
         default="auto", description="steps between checkpoints; auto: every half minute"
     )
     precision: Literal["auto", "fp32"] = Field(default="auto", description="number format of the products")
-    hold: Literal["auto", "fp32", "bf16", "int8"] = Field(
+    hold: Literal["auto", "fp32", "bf16", "int8", "disk"] = Field(
         default="auto",
         description="how the frozen weights of an adapter lie in memory, widened layer by layer as they are "
-        "used; auto: fp32 where the memory allows it",
+        "used; disk: in 16 bits in a file, read layer by layer; auto: fp32 where the memory allows it",
     )
     recompute: Literal["auto"] | bool = Field(
         default="auto",
@@ -280,6 +280,8 @@ class Finetune(Stage):
             size_bytes=size,
         )
         disk = size + 2 * 16 * work.trained
+        if form.hold == "disk":
+            disk += 2 * spec.matrix_parameters() * share.processes
         if work.first > 0:
             disk += round(2 * spec.width * rows.rows * rows.tokens)
         return Forecast(facts=made, cost=cost, disk_bytes=disk)

@@ -52,6 +52,7 @@ class Still(Converter):
 
 
 @with_ray
+@pytest.mark.timeout(600)  # it starts six processes of Ray's own, and anew what was killed
 def test_ray_makes_the_same_documents_on_loopback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(pool, "BATCH", 3)

@@ -193,7 +193,8 @@ def fingerprint(decoder: Decoder) -> str:
 
 def can_merge(decoder: Decoder) -> bool:
     """Says whether every change on a decoder is one of weights."""
-    return all(hasattr(target.module, "merged") or plain(target.module) for target in targets(decoder))
+    of_weights = (hasattr(target.module, "merged") or plain(target.module) for target in targets(decoder))
+    return decoder.front is None and all(of_weights)
 
 
 def plain(layer: Any) -> bool:

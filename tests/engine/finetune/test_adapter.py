@@ -99,15 +99,18 @@ def test_packed_rows_give_the_same_gradients(form: str) -> None:
         assert float((one - other).abs().max()) <= 1e-4 * float(other.abs().max()) + 1e-7
 
 
-def test_run_evaluate_and_export(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "gain", "reader"),
+    [("adapter", 0.1, "kogata"), ({"prefix": {"tokens": 4, "text": "The sky"}}, 0.02, "peft")],
+    ids=["adapter", "prefix"],
+)
+def test_run_evaluate_and_export(tmp_path: Path, method: Any, gain: float, reader: str) -> None:
     from export_bench import bench_in
 
     from kogata.stages.evaluate import Evaluate
 
     model, examples = write_model(tmp_path / "m"), write_examples(tmp_path / "e")
-    stage = Finetune.model_validate(
-        {"method": "adapter", "lr": 0.02, "batch": 4, "steps": 12, "hold": "bf16"}
-    )
+    stage = Finetune.model_validate({"method": method, "lr": 0.02, "batch": 4, "steps": 12, "hold": "bf16"})
     facts = {"examples": examples.facts, "model": {**model.facts, "digest": model.digest}}
     made: Any = stage.resolve(facts, MACHINE, Share()).stage
     planned = made.forecast(facts, MACHINE, Share()).facts
@@ -121,7 +124,7 @@ def test_run_evaluate_and_export(tmp_path: Path) -> None:
         {"model": model, "adapter": given, "examples": examples, "corpus": None},
         bench_in(tmp_path / "scores"),
     )["examples"]
-    assert scored["loss_nats_per_token"] < scored["base_loss_nats_per_token"] - 0.1
+    assert scored["loss_nats_per_token"] < scored["base_loss_nats_per_token"] - gain
     assert scored["loss_nats_per_token"] == pytest.approx(found["training"]["heldout"]["loss"], abs=2e-2)
     with pytest.raises(RecipeError, match="formats: \\[\\]"):
         Export().resolve({**facts, "corpus": None, "adapter": planned}, MACHINE, Share())
@@ -130,7 +133,7 @@ def test_run_evaluate_and_export(tmp_path: Path) -> None:
         {"model": model, "adapter": given, "examples": examples, "corpus": None},
         bench_in(tmp_path / "bundle"),
     )
-    assert list(bundle["files"]) == ["adapter"] and bundle["files"]["adapter"]["runtime"] == "kogata"
+    assert list(bundle["files"]) == ["adapter"] and bundle["files"]["adapter"]["runtime"] == reader
     assert (tmp_path / "bundle" / "adapter" / "adapter_config.json").is_file()
     with pytest.raises(RecipeError, match="leave `merge` out"):
         stage.model_copy(update={"merge": True, "hold": "auto"}).resolve(facts, MACHINE, Share())

@@ -122,7 +122,10 @@ def test_auto_is_strict_where_little_can_be_read_and_loose_where_much(tmp_path: 
     assert kept == sorted(kept) and kept[0] == 0.1 and kept[-1] == 1.0
     examples = {**FACTS, "kind": "examples", "splits": {"train": {"examples": 900, "bytes": 10**6}}}
     made = Select().resolve({"corpus": examples}, MACHINE, Share()).stage
-    assert made.keep == 1.0 and made.method.name == "longest"  # type: ignore[attr-defined]
+    assert made.keep == 1.0 and made.method.name == "sound"  # type: ignore[attr-defined]
+    many = {**examples, "splits": {"train": {"examples": 2000, "bytes": 10**6}}}
+    made = Select().resolve({"corpus": many}, MACHINE, Share()).stage
+    assert made.keep == 0.4 and made.method.name == "sound"  # type: ignore[attr-defined]
     aimed = Select().resolve({"corpus": FACTS, "target": FACTS}, MACHINE, Share()).stage
     assert aimed.method.name != made.method.name  # type: ignore[attr-defined]
 
@@ -161,6 +164,19 @@ def test_examples_with_long_answers_stay(tmp_path: Path) -> None:
     assert [example.id for example in read_examples(bench.out, "heldout")] == ["h"]
     assert facts["columns"] == {"a": "b"} and facts["form"] == "completion"
     assert facts["splits"]["train"]["examples"] == 1
+
+
+def test_every_row_says_why_it_went(tmp_path: Path) -> None:
+    asked = "How far is it from the harbour to the old light house?"
+    given = examples(tmp_path / "x", [(asked, "Two miles."), (asked, "Two miles."), ("どこ?", "港です。")])
+    bench, facts = run(tmp_path, given)
+    assert [example.id for example in read_examples(bench.out, "train")] == ["0", "2"]
+    rows = rows_of(bench.out)
+    assert [row.get("reason") for row in rows] == [None, "a copy: of 0", None]
+    assert rows[1]["score"] is None and not rows[1]["kept"]
+    account = facts["accounts"]["the stage"]
+    assert account["reasons"] == {"a copy": 1} and account["extra"]["method"] == "sound"
+    assert account["examples"]["a copy"][0]["value"] == "a copy: of 0"
 
 
 def test_nothing_to_choose_from_and_a_stop(tmp_path: Path) -> None:

@@ -201,6 +201,10 @@ def test_forecast_follows_what_stays() -> None:
     assert [one.facts["splits"]["train"]["bytes"] for one in made] == [8_000_000, 4_000_000, 32_000_000]
     slow = Select.model_validate({"method": "perplexity", "keep": 0.2}).forecast(facts, MACHINE, Share())
     tried = Select.model_validate({"method": "random", "keep": 0.2, "proxy": True})
+    rows = {name: {"splits": {"train": {"examples": name, "bytes": 10**6}}} for name in (1000, 20_000)}
+    sound = Select.model_validate({"method": "sound", "keep": 1.0})
+    few, many = (sound.forecast({"corpus": facts}, MACHINE, Share()).cost for facts in rows.values())
+    assert (many.seconds or 0) > (few.seconds or 0) + 10 and (few.peak_bytes or 0) > (many.peak_bytes or 0)
     assert (slow.cost.seconds or 0) > (made[0].cost.seconds or 0) + 1
     assert (tried.forecast(facts, MACHINE, Share()).cost.seconds or 0) > (made[0].cost.seconds or 0) + 10
 

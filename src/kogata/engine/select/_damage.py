@@ -33,8 +33,6 @@ SHORT = 12
 """Characters of an answer that is known as a whole; longer ones are cut on purpose."""
 FOLDS = 3
 STRENGTH = 0.3
-MOST_LEARNED = 20_000
-"""Rows that are learned from."""
 
 
 @dataclass(frozen=True)
@@ -217,12 +215,12 @@ def judged(pairs: Sequence[tuple[str, str]], seed: int, tick: Callable[[], None]
                 answer = cuts[at]
                 made = None if answer is None else Row(row.question, answer, row.asked, cut_units[at])
                 damaged.append(None if made is None else look(at, made))
-        found[kind] = _crosswise(plain, damaged, fold, draw)
+        found[kind] = _crosswise(plain, damaged, fold)
     return found
 
 
 def _crosswise(
-    plain: list[np.ndarray], damaged: list[np.ndarray | None], fold: np.ndarray, draw: np.random.Generator
+    plain: list[np.ndarray], damaged: list[np.ndarray | None], fold: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Learns on all folds but one and judges that one, in turn."""
     import torch
@@ -231,7 +229,7 @@ def _crosswise(
 
     scores, planted = np.zeros(len(plain)), np.full(len(plain), np.nan)
     for number in range(FOLDS):
-        there = draw.permutation(np.flatnonzero(fold != number))[:MOST_LEARNED]
+        there = np.flatnonzero(fold != number)
         made = [row for at in there if (row := damaged[at]) is not None]
         if not made:
             continue

@@ -13,10 +13,15 @@ from kogata.engine.select._damage import judged
 from kogata.engine.select._pool import Pool, chance
 
 NEEDS = frozenset({"examples"})
-BYTES_PER_SECOND = 250_000.0
+BYTES_PER_SECOND = 1e6
+ITEM_SECONDS = 0.003
+TEXT_COPIES, HELD_COPIES = 10, 30
+"""Memory by the bytes of the text: of the whole pool, and of the rows judged together."""
 NAMES = {"fit": "another question's answer", "end": "an answer that is cut off"}
 LEAST_ROWS = 60
 """Rows below which there is too little to learn damage from."""
+TOGETHER = 10_000
+"""Rows that are judged together; a larger pool is dealt out by chance."""
 ALIKE, LEAST_ALIKE = 0.9, 0.75
 """Share of the words of two questions that both have, of near copies; of the least alike, the shortest."""
 FEW_UNITS = 6
@@ -56,16 +61,33 @@ def scores(settings: Settings, pool: Pool) -> np.ndarray:
     if settings.copies:
         for at, first in _copies(pairs).items():
             pool.reasons[at] = f"a copy: of {names[first]}"
-    if settings.damaged and len(pairs) >= LEAST_ROWS:
-        whole = [at for at in range(len(pairs)) if at not in pool.reasons]
-        found = judged([pairs[at] for at in whole], pool.seed, pool.tick)
-        for kind, (odds, planted) in found.items():
-            for place in np.flatnonzero(odds >= threshold(odds, planted, settings.alarm_cost)):
-                pool.reasons.setdefault(whole[place], NAMES[kind])
+    if settings.damaged:
+        _rule_out_damaged(pairs, settings.alarm_cost, pool)
     order = _varied(texts, [at for at in range(len(texts)) if at not in pool.reasons], pool)
     result = np.full(len(texts), -np.inf)
     result[order] = -np.arange(len(order)) / max(1, len(order))
     return result
+
+
+def held_bytes(rows: int, size: int) -> int:
+    """Forecasts the memory of a pool of so many rows and bytes."""
+    return round(TEXT_COPIES * size + HELD_COPIES * size * min(1.0, TOGETHER / max(1, rows)))
+
+
+def _rule_out_damaged(pairs: list[tuple[str, str]], alarm_cost: float, pool: Pool) -> None:
+    """Gives rows that look damaged their reason: the more telling of two."""
+    whole = [at for at in range(len(pairs)) if at not in pool.reasons]
+    if len(whole) < LEAST_ROWS:
+        return
+    dealt = chance(pool.seed, 14).permutation(whole)
+    for part in np.array_split(dealt, max(1, -(-len(dealt) // TOGETHER))):
+        some = np.sort(part)
+        found = judged([pairs[at] for at in some], pool.seed, pool.tick)
+        over = {kind: odds - threshold(odds, planted, alarm_cost) for kind, (odds, planted) in found.items()}
+        for place, at in enumerate(some):
+            kind = max(over, key=lambda kind: over[kind][place])
+            if over[kind][place] >= 0:
+                pool.reasons[int(at)] = NAMES[kind]
 
 
 def threshold(odds: np.ndarray, planted: np.ndarray, alarm_cost: float) -> float:

@@ -177,9 +177,13 @@ class Select(Stage):
         }
         made = {key: value for key, value in corpus.items() if key not in ("accounts", "kind")}
         written = sum(counts.get("bytes", 0) for counts in splits.values())
-        seconds = 0.4 + size / READ_BYTES_PER_SECOND * 2 + size / self.method.variant.BYTES_PER_SECOND
-        peak = 190 * 2**20 + ITEM_BYTES * (train.get("documents") or train.get("examples") or 0)
-        peak += NGRAM_MODEL_BYTES
+        rows = train.get("documents") or train.get("examples") or 0
+        variant = self.method.variant
+        seconds = 0.4 + size / READ_BYTES_PER_SECOND * 2 + size / variant.BYTES_PER_SECOND
+        seconds += rows * getattr(variant, "ITEM_SECONDS", 0.0)
+        peak = 190 * 2**20 + ITEM_BYTES * rows
+        held = getattr(variant, "held_bytes", None)
+        peak += NGRAM_MODEL_BYTES if held is None else held(rows, size)
         if model is not None and ("model" in self.method.variant.NEEDS or self._name == "representative"):
             from kogata.engine import inference_costs as costs
 

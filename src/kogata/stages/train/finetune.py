@@ -39,7 +39,7 @@ class Finetune(Stage):
     Pays when: a model of your language exists and you have tens to tens of thousands of rows.
     Hurts when: rows are wrong or few: `kogata check` reads them first; below about 100, try a prompt.
     Cost: a pass over the rows takes about as long as reading them three times; see `kogata plan`. Memory:
-        what does not fit is held in 16 bits or computed again, as `hold` and `recompute` say.
+        what does not fit is held in fewer bits, read from disk or computed again (`hold`, `recompute`).
     Source: LoRA on all linear layers (Schulman et al. 2025, LoRA Without Regret); loss on the answer alone
         or nearly so (arXiv 2405.14394); packing without contamination (arXiv 2407.09105).
     Measured here: not yet measured.

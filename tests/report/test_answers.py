@@ -46,7 +46,14 @@ def receipts() -> list[Receipt]:
 def page(tmp_path: Path) -> Page:
     text = "".join(json.dumps(receipt.to_dict()) + "\n" for receipt in receipts())
     (tmp_path / "receipts.jsonl").write_text(text, encoding="utf-8")
-    row = {"stage": "train.finetune", "step": 1, "seconds": 0.5, "loss": 1.2, "lr": 0.001}
+    row = {
+        "stage": "train.finetune",
+        "step": 1,
+        "seconds": 0.5,
+        "loss": 1.2,
+        "lr": 0.001,
+        "heldout_loss": 1.3,
+    }
     (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     return Page(make_page(tmp_path))
 
@@ -67,6 +74,12 @@ def test_rows_are_counted_as_rows_and_files_without_a_score_have_no_column_for_i
     assert "What became of the text 400 rows of 420 kept" in page.text
     assert "400 rows, 29.3KiB 20 empty answer" in page.text
     assert "bits per byte" not in page.text.split("What it cost")[0]
+
+
+def test_the_loss_of_held_out_rows_stands_beside_the_training_loss(page: Page) -> None:
+    plots = [json.loads(attrs["data-plot"] or "") for _, attrs in page.tags if "data-plot" in attrs]
+    names = {series["name"]: series["points"] for series in plots[0]["series"]}
+    assert names["held-out"] == [[names["held-out"][0][0], "1.3", "0.5s"]]
 
 
 def test_a_single_step_is_a_dot(page: Page) -> None:

@@ -70,8 +70,9 @@ def line_plot(series: Sequence[Series], x: Axis, y: Axis, *, title: str, small: 
     for line in kept:
         if line.dots:
             inside = [point for point in line.points if y_low <= point[1] <= y_high]
-            joined = "M" + "L".join(at(point) for point in line.points)
-            shapes.append(f'<path class="line thin {line.colour}" d="{joined}"/>')
+            if len(line.points) > 1:
+                joined = "M" + "L".join(at(point) for point in line.points)
+                shapes.append(f'<path class="line thin {line.colour}" d="{joined}"/>')
             dots.append(f'<path class="dots {line.colour}" d="{"".join(f"M{at(p)}h0" for p in inside)}"/>')
         elif len(line.points) == 1:
             dots.append(f'<path class="dots {line.colour}" d="M{at(line.points[0])}h0"/>')

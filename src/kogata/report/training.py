@@ -73,7 +73,7 @@ def _part(
     unit = "bits per byte" if density else "nats per token"
     loss = Markup("")
     if raw:
-        shown = heldout if density else []
+        shown = heldout if density else points_of(rows, x_name, "heldout_loss")
         series = [
             Series(name="each step", points=raw, colour="a", faint=True),
             Series(name="training (averaged)", points=lines, colour="a"),

@@ -26,7 +26,8 @@ def funnel_rows(receipts: Sequence[Receipt]) -> tuple[list[dict[str, Any]], str]
     for label, account in accounts.items():
         kept = account.get("kept_bytes") or 0
         noun = "row" if label in rowwise else "document"
-        notes = [*_selection(account.get("extra") or {}), *_clusters(account.get("extra") or {})]
+        extra = account.get("extra") or {}
+        notes = [*_selection(extra), *_clusters(extra), *_trials(extra)]
         rows.append(
             {
                 "label": label,
@@ -102,6 +103,18 @@ def _clusters(extra: Mapping[str, Any]) -> list[str]:
     if not isinstance(found, Mapping) or not found.get("clusters"):
         return []
     return [f"{found['clusters']:,} groups of duplicates, the largest of {found.get('largest', 2):,}"]
+
+
+def _trials(extra: Mapping[str, Any]) -> list[str]:
+    """Says what small models told of mixtures."""
+    found = extra.get("trials")
+    if not isinstance(found, Mapping) or "mixtures" not in found:
+        return []
+    promise = (
+        f"{found['predicted_by_size']:.3f} to {found['predicted']:.3f} bits per byte, ±{found['error']:.3f}"
+    )
+    how = "by size, for they know no better" if found["kept_by_size"] else "learned from them"
+    return [f"{len(found['mixtures'])} small models tried mixtures: {promise}; weights {how}"]
 
 
 def _mixture(found: Any) -> list[str]:

@@ -38,9 +38,9 @@ def convert_and_save(
     folder.mkdir(parents=True, exist_ok=True)
     stream = iter(pages)
     number = 0
+    # Of the shard in hand.
     digests: list[int] = []
     made: list[Outcome] = []
-    """Of the shard in hand."""
     same = True
     while same and (shard := _read(folder, number)) is not None:
         for digest, outcome in shard:

@@ -56,6 +56,22 @@ def test_a_table_in_japanese_is_told_row_by_row(call: Call, tmp_path: Path, form
     assert found["facts"]["splits"]["train"]["examples"] == 62
 
 
+def test_a_number_is_no_text(call: Call, tmp_path: Path) -> None:
+    """A wrong type is named with row, field and remedy; an answer and a spreadsheet's cell may be digits."""
+    write_jsonl(tmp_path / "a.jsonl", [{"text": "猫が鳴く。"}, {"text": 3}])
+    code, out, _ = call("check", "a.jsonl")
+    assert code == 2 and "2 rows, 1 cannot be used" in out and "1 of 2 rows (50.0 %) cannot be used" in out
+    assert "a.jsonl:2 · field text · found a number: 3 · expected a text" in out and "in quotes" in out
+    write_jsonl(tmp_path / "b.jsonl", [{"text": 3}])
+    code, out, err = call("check", "b.jsonl")
+    assert code == 2 and "b.jsonl:1" in err and "a number: 3" in err and "in quotes" in err
+    write_jsonl(tmp_path / "c.jsonl", [{"prompt": "一足す一は？", "completion": 2}])
+    code, out, _ = call("check", "c.jsonl")
+    assert code == 0 and "1 row," in out and "1 rows" not in out
+    write_xlsx(tmp_path / "d.xlsx", [("質問", "回答"), (119, "消防")])
+    assert call("check", "d.xlsx")[0] == 0
+
+
 def test_good_rows_end_with_zero(call: Call, tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", [("質問", "回答"), *[row[1:] for row in tickets()]])
     code, out, err = call("check", "a.csv")
@@ -80,7 +96,7 @@ def test_other_files_are_compared(call: Call, tmp_path: Path) -> None:
         file.write("Where is parcel 1?,another answer\n")
     code, out, _ = call("check", "a.csv", "--heldout", "b.csv")
     assert code == 0 and "split heldout" in out and "nearly copies of a row in another split" in out
-    assert "1 rows to train on have a question or a group that other files hold out" in out
+    assert "1 training row has a question or a group that other files hold out" in out
 
 
 def test_a_recipe_says_columns_and_model_itself(call: Call, tmp_path: Path) -> None:

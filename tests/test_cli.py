@@ -238,8 +238,8 @@ def test_compare_reads_the_values_to_try(call: Call, monkeypatch: pytest.MonkeyP
 
     def compare(recipe: Any, *, screen: Any, **rest: Any) -> Any:
         asked.update(rest)
-        found = {"name": "novels", "seeds": [0, 1, 2], "match": "time", "rows": rows}
-        return SimpleNamespace(to_dict=lambda: found)
+        found = {"name": "novels", "seeds": [0, 1, 2], "match": "time", "judged_by": "bits_per_byte"}
+        return SimpleNamespace(to_dict=lambda: found | {"rows": rows}, path=Path("runs/novels-compare"))
 
     monkeypatch.setattr(api.Recipe, "load", lambda *_, **__: "recipe")
     monkeypatch.setattr(api, "compare", compare)
@@ -255,7 +255,8 @@ def test_compare_reads_the_values_to_try(call: Call, monkeypatch: pytest.MonkeyP
     assert code == 0, out
     assert asked["settings"] == {"train.pretrain.lr": [0.01, 0.001], "a.b": [[1, 2], {"c": 3, "d": 4}]}
     assert asked["without"] == ["data.dedup"] and asked["seeds"] == 5 and asked["match"] == "steps"
-    for words in ("-0.0312 [-0.0410, -0.0200]", "better", "1.7000 ± 0.0100", "1GiB", "as it stands"):
+    page = str(Path("runs/novels-compare/report.html"))
+    for words in ("-0.0312 [-0.0410, -0.0200]", "better", "1.7000 ± 0.0100", "1GiB", "as it stands", page):
         assert words in out, out
     code, out, _ = call("compare", "r.yaml", *options, "--json")
     assert json.loads(out)["rows"][1]["variant"] == "train.pretrain.lr=0.01"

@@ -50,7 +50,7 @@ class TrainingBench:
         self.stop_at, self.kill_at = stop_at, kill_at
         self.rows: list[dict[str, Any]] = []
         self.logs: list[str] = []
-        self.tokens = 0
+        self.tokens, self.flops = 0, 0.0
 
     def left(self) -> float | None:
         return self.clock.left()
@@ -73,6 +73,7 @@ class TrainingBench:
 
     def count(self, *, tokens: int | None = None, flops: float | None = None) -> None:
         self.tokens += tokens or 0
+        self.flops += flops or 0.0
 
     def run(self, steps: Sequence[Step], budget: Budget, seed: int) -> list[Receipt]:
         raise AssertionError("training runs no nested steps")

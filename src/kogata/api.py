@@ -124,17 +124,19 @@ def run(
 
 
 def report(folder: Path) -> Path:
-    """Writes a run's report.html again, from its ledger alone, and returns its path."""
-    from kogata.report.page import write_report
+    """Writes the report.html of a run, or of a comparison, from its files alone, and returns its path."""
+    from kogata.report import comparison, page
 
-    return write_report(Path(folder))
+    folder = Path(folder)
+    write = comparison.write_comparison if comparison.is_one(folder) else page.write_report
+    return write(folder)
 
 
 def compare(recipe: _Recipe, **options: Any) -> Any:
     """Compares variants of a recipe over paired seeds; see `kogata.runtime.compare.compare`."""
     from kogata.runtime.compare import compare as run_comparison
 
-    return run_comparison(recipe, run=run, **options)
+    return run_comparison(recipe, run=run, report=report, **options)
 
 
 def load_run(folder: Path) -> Run:

@@ -58,7 +58,7 @@ def parser_of(verb: str, about: str | None) -> Parser:
     if verb in ("run", "compare"):
         add("--quiet", action="store_true", help="no progress on stderr")
     if verb == "report":
-        add("run", metavar="RUN", help="a run's folder")
+        add("run", metavar="RUN", help="the folder of a run or a comparison")
         add("--open", action="store_true", help="open it in the browser")
     if verb == "check":
         add("data", nargs="+", metavar="DATA", help="files, folders or patterns; or a recipe")

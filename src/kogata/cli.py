@@ -36,7 +36,7 @@ usage: kogata VERB ...
   new [EXAMPLE]          write a commented recipe that runs (quickstart, japanese, shakespeare)
   plan RECIPE            what it will cost, stage by stage, and why each choice
   run RECIPE             do it: a model, its receipts and a report
-  report RUN             write the report of a run again, from its ledger alone
+  report RUN             write the report of a run or a comparison again, from its files alone
   compare RECIPE         was it worth it? with and without, paired seeds, an interval
   check DATA             what is wrong with rows to learn from: a table, or a recipe that reads one
   generate MODEL [TEXT]  let a model write on
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def report(args: argparse.Namespace) -> None:
-    """Writes a run's report again."""
+    """Writes the report of a run, or of a comparison, again."""
     from kogata import api
 
     path = api.report(Path(args.run))
@@ -120,7 +120,8 @@ def compare(args: argparse.Namespace) -> None:
         )  # fmt: skip
     finally:
         screen.close()
-    emit(args.json, found.to_dict(), tables.comparison_view(found.to_dict()))
+    told = tables.comparison_dict(found)
+    emit(args.json, told, tables.comparison_view(told))
 
 
 def check(args: argparse.Namespace) -> int:

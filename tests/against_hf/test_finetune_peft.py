@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from small_models import small_spec, write_small_model
 from kogata.core.errors import DataError
 from kogata.engine.adapters import fingerprint, merge_checked, put_on, write_adapter
 from kogata.engine.convert import load_decoder, save_decoder
-from kogata.engine.finetune import ia3, lora
+from kogata.engine.finetune import ia3, lora, sparse
 from kogata.engine.hf_folder import write_json
 from kogata.engine.objectives import TrainedTokens
 from kogata.engine.rows import Rows
@@ -30,7 +31,13 @@ CASES: list[dict[str, Any]] = [
     {"rank": 4, "init": "pissa"},
     {"rank": 4, "layers": ["q_proj", "v_proj", "up_proj"], "top": 2},
 ]
-ALL = [*((lora, case) for case in CASES), (ia3, {}), (ia3, {"top": 2})]
+ALL = [
+    *((lora, case) for case in CASES),
+    (ia3, {}),
+    (ia3, {"top": 2}),
+    (sparse, {"rank": 3, "top": 3}),
+    (sparse, {"form": "scattered", "rank": 2}),
+]
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +58,9 @@ def tuned(folder: Path, settings: dict[str, Any], module: Any = lora) -> tuple[A
     """Gives our decoder with a changed adapter on it."""
     decoder = load_decoder(folder)
     tuning = module.apply(decoder, module.Settings(**settings), 0)
+    if tuning.begin is not None:
+        with torch.enable_grad(), TemporaryDirectory() as place:
+            tuning.begin(lambda _: decoder(IDS).square().sum().backward(), Path(place) / "chosen.npy")
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for _, weight in tuning.named():
@@ -88,6 +98,7 @@ def own_configs() -> list[Any]:
     return [
         lora_config,
         peft.IA3Config(target_modules=names, feedforward_modules=["down_proj"], task_type="CAUSAL_LM"),
+        peft.ShiraConfig(r=2, target_modules=["q_proj", "up_proj"], task_type="CAUSAL_LM", random_seed=3),
     ]
 
 
@@ -96,7 +107,7 @@ def own_configs() -> list[Any]:
 def test_peft_s_own_adapter_is_read(folder: Path, tmp_path: Path, config: Any) -> None:
     model = peft.get_peft_model(theirs(folder), config).eval()
     for name, weight in model.named_parameters():
-        if "lora_" in name or "ia3_" in name:
+        if "lora_" in name or "ia3_" in name or "shira_" in name:
             weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(len(name))) * 0.1)
     model.save_pretrained(tmp_path)
     assert float((put_on(load_decoder(folder), tmp_path)(IDS) - model(IDS).logits).abs().max()) < 1e-4

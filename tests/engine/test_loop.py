@@ -34,7 +34,13 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 
 def training(
-    tokens: Artifact, *, steps: int = 24, micro: int = 8, optimizer: str = "muon", **more
+    tokens: Artifact,
+    *,
+    steps: int = 24,
+    micro: int = 8,
+    optimizer: str = "muon",
+    tables_every: int = 1,
+    **more,
 ) -> Training:
     spec = ModelSpec.of_family(
         "qwen3", vocab_size=61, layers=2, width=16, heads=2, ffn_width=32, tied=False, context=16
@@ -45,7 +51,7 @@ def training(
         "model": decoder,
         "objective": LanguageModelling(decoder),
         "sampler": WindowSampler(store.ids, store.offsets, context=16, batch=8, micro=micro, seed=0),
-        "optimiser": build_optimiser(decoder, optimizer),
+        "optimiser": build_optimiser(decoder, optimizer, tables_every=tables_every),
         "schedule": StepSchedule(steps=steps, warmup=3),
         "checkpoint_steps": 5,
     }

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -27,7 +28,7 @@ from training_bench import TrainingBench, make_tokens
 folder, rank, world = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 tokens = make_tokens(folder / f"tokens-{rank}-{world}")
 group = Group.join(rank, world)
-run = training(tokens, steps=6, micro=3, group=group, optimizer=sys.argv[4])
+run = training(tokens, steps=6, micro=3, group=group, optimizer=sys.argv[4], tables_every=3)
 bench = TrainingBench(folder / f"bench-{world}", rank=rank, world=world)
 train(run, bench)
 losses = torch.tensor([row["loss"] for row in bench.rows] or [0.0])
@@ -72,6 +73,19 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
     torch.testing.assert_close(losses, one.pop("losses"), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(first, one, rtol=2e-3, atol=2e-4)
+
+
+def test_only_gradients_that_a_step_makes_travel(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda flat: sent.append(flat.numel()))
+    a, b = torch.nn.Parameter(torch.zeros(3, 2)), torch.nn.Parameter(torch.zeros(5))
+    group = Group(0, 2)
+    for moved in ([a, b], [a], [a, b]):
+        a.grad, b.grad = torch.full((3, 2), 2.0), None
+        assert group.sum_gradients(moved, [0.1, 7.0]) == pytest.approx([0.1, 7.0], rel=1e-12)
+        assert torch.equal(a.grad, torch.full((3, 2), 2.0))
+        assert (b.grad is not None) == (len(moved) == 2)
+    assert sent == [15, 10, 15]
 
 
 def test_one_process_needs_no_group() -> None:

@@ -139,7 +139,7 @@ def test_files_of_another_kind(tmp_path: Path, name: str, data: bytes, reason: s
 
 
 def test_what_expands_beyond_measure_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kogata.engine.web.stream.EXPANSION_FREE", 10**6)
+    monkeypatch.setattr("kogata.engine.files.EXPANSION_FREE", 10**6)
     data = gzip.compress(response("<p>" + "\0" * 5_000_000) + response(page()))
     pages, account = read(tmp_path, data)
     assert not pages and account.reasons == {"page too large": 1, "expands beyond measure": 1}

@@ -76,6 +76,32 @@ def test_adamw_equals_torch() -> None:
     torch.testing.assert_close(ours, theirs)
 
 
+def test_a_seldom_group_counts_its_own_steps() -> None:
+    torch.manual_seed(0)
+    usual, seldom = nn.Parameter(torch.randn(5, 3)), nn.Parameter(torch.randn(4))
+    theirs = [nn.Parameter(usual.detach().clone()), nn.Parameter(seldom.detach().clone())]
+    groups = [Group(named=[("u", usual)], lr=0.01), Group(named=[("s", seldom)], lr=0.02, every=3)]
+    mine = Optimiser(parts={"adamw": AdamW(groups=groups)})
+    peers = [
+        torch.optim.AdamW([p], lr=lr, betas=(0.9, 0.99), eps=1e-10, weight_decay=0.0)
+        for p, lr in zip(theirs, (0.01, 0.02), strict=True)
+    ]
+    for step in range(7):
+        due = step % 3 == 0
+        assert mine.begin() == ([usual, seldom] if due else [usual]) and seldom.requires_grad == due
+        for p, q, peer in list(zip((usual, seldom), theirs, peers, strict=True))[: 2 if due else 1]:
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+            peer.step()
+        mine.step(1.0, 0.0)
+        mine.clear()
+    torch.testing.assert_close([usual, seldom], theirs)
+    mine.begin()
+    assert not seldom.requires_grad
+    mine.end()
+    assert seldom.requires_grad
+
+
 @pytest.mark.parametrize("kind", ["muon", "adamw"])
 def test_state_goes_on_where_it_was(kind: str) -> None:
     def build() -> tuple[list[nn.Parameter], Optimiser]:

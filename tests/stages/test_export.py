@@ -72,8 +72,9 @@ def test_without_a_corpus_nothing_is_scored_and_nothing_claimed(tmp_path: Path) 
 def test_an_unknown_format_is_named_with_the_nearest() -> None:
     with pytest.raises(ValidationError, match="did you mean 'gguf-q8_0'"):
         Export(formats=["gguf-q8"])
-    with pytest.raises(ValidationError):
-        Export(formats=[])
+    model = {"model": {"parameters": 5}, "corpus": None}
+    with pytest.raises(RecipeError, match="nothing to write"):
+        Export(formats=[]).resolve(model, MACHINE, Share())
     with pytest.raises(ValidationError, match="tolerance"):
         Export(tolerance=-1)
     assert Export.model_validate({"formats": "hf"}).formats == ["hf"]

@@ -112,6 +112,11 @@ def format_count(count: float | None) -> str:
     return f"{value:.3g}{unit}"
 
 
+def counted(count: int, noun: str) -> str:
+    """Writes a count with its noun: `1 row`, `2,000 rows`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def exact_seconds(seconds: float) -> str:
     """Writes seconds so that `parse_seconds` gives the same number back."""
     for unit, factor in (("h", 3600.0), ("min", 60.0)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
@@ -85,6 +85,8 @@ class Account:
     extra: Facts = field(default_factory=dict)
     """Further facts of the stage, JSON values."""
     examples_kept: int = 3
+    bench: Bench | None = None
+    """Of the run, where there is one: a stage may keep what a kill must not cost in its `checkpoints`."""
 
     def keep(self, document: Document) -> Document:
         """Counts a document as kept and returns it."""
@@ -149,6 +151,16 @@ class Bench(Protocol):
 
     def count(self, *, tokens: int | None = None, flops: float | None = None) -> None:
         """Adds tokens and FLOPs to the stage's cost."""
+        ...
+
+    def spread(
+        self,
+        make: Callable[[], Callable[[list[Any]], list[Any]]],
+        batches: Iterable[list[Any]],
+        seconds: float,
+        late: Callable[[Any], Any],
+    ) -> Iterator[list[Any]]:
+        """Maps batches on the cluster, results in order; `late` gives that of an item that takes longer."""
         ...
 
     def run(self, steps: Sequence[Step], budget: Budget, seed: int) -> list[Receipt]:

@@ -21,6 +21,8 @@ from kogata.engine.hf_folder import write_json
 from kogata.nn.decoder import Decoder
 
 CONFIG, WEIGHTS, FACTS = "adapter_config.json", "adapter_model.safetensors", "training.json"
+OWN = "KOGATA_"
+"""What the kinds begin with that peft does not know."""
 SAMPLED = 256
 """Weights of each tensor that enter a fingerprint."""
 MERGE_TOKENS = 64
@@ -189,23 +191,46 @@ def fingerprint(decoder: Decoder) -> str:
     return found.digest()
 
 
+def can_merge(decoder: Decoder) -> bool:
+    """Says whether every change on a decoder is one of weights."""
+    of_weights = (hasattr(target.module, "merged") or plain(target.module) for target in targets(decoder))
+    return decoder.front is None and all(of_weights)
+
+
+def plain(layer: Any) -> bool:
+    """Says whether a layer is as it was made."""
+    return isinstance(layer, torch.nn.Linear)
+
+
 @torch.no_grad()
 def merge(decoder: Decoder) -> Decoder:
-    """Writes every change into the weights it belongs to, in place; the decoder is then plain again."""
+    """Writes every change into the weights it belongs to, in place; the decoder is then plain again.
+
+    Raises:
+        Refused: a change is none of weights.
+    """
+    if not can_merge(decoder):
+        raise Refused(
+            "the adapter cannot be written into the model's weights",
+            where="merge",
+            found="parts that stand beside the weights",
+            expected="changes of weights",
+            remedy="use model and adapter together: `evaluate`, `kogata chat`",
+        )
     from torch import nn
 
     from kogata.nn.linear import linear
 
     for target in list(targets(decoder)):
         module = target.module
-        if isinstance(module, nn.Linear):
+        if plain(module):
             continue
         weight, bias = module.merged(), module.bias
-        plain = linear(module.in_features, module.out_features, bias=bias is not None)
-        plain.weight = nn.Parameter(weight, requires_grad=False)
+        made = linear(module.in_features, module.out_features, bias=bias is not None)
+        made.weight = nn.Parameter(weight, requires_grad=False)
         if bias is not None:
-            plain.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
-        target.put(plain)
+            made.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+        target.put(made)
     return decoder
 
 

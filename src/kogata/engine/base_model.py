@@ -21,6 +21,7 @@ from kogata.engine.convert import fill, load_decoder, load_spec
 from kogata.engine.finetune_costs import Hold
 from kogata.engine.heap import trim
 from kogata.engine.hf_folder import safetensors_head, weight_files
+from kogata.engine.streamed import Stream
 from kogata.nn.decoder import Block, Decoder
 from kogata.nn.held import Bfloat16, HeldLinear, Int8
 
@@ -28,12 +29,13 @@ FORMS = {"bf16": Bfloat16, "int8": Int8}
 _TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
-def load_base(folder: Path, hold: Hold) -> tuple[Decoder, str]:
+def load_base(folder: Path, hold: Hold, streamed: Path | None = None) -> tuple[Decoder, str]:
     """Reads a model folder; gives the decoder and the fingerprint of its weights as they are in the file.
 
     Args:
         folder: the model.
         hold: how the linear layers of the blocks are held; everything else stays in float32.
+        streamed: the file that `disk` writes and reads.
 
     Raises:
         DataError: see `load_decoder`.
@@ -43,6 +45,7 @@ def load_base(folder: Path, hold: Hold) -> tuple[Decoder, str]:
         return decoder, fingerprint(decoder)
     decoder = Decoder(load_spec(folder), seed=None)
     blocks, mark = decoder.layers(), Fingerprint()
+    stream = Stream(streamed) if streamed is not None and hold == "disk" else None
     names, get = _reader(folder)
     narrowed = 0
 
@@ -52,21 +55,25 @@ def load_base(folder: Path, hold: Hold) -> tuple[Decoder, str]:
         words = name.split(".")
         below = int(words[2]) if words[:2] == ["model", "layers"] else narrowed
         while narrowed < below:
-            _narrow(blocks[narrowed], hold)
+            _narrow(blocks[narrowed], hold, stream)
             narrowed += 1
 
     fill(decoder, names, get, str(folder), done)
     for block in blocks[narrowed:]:
-        _narrow(block, hold)
+        _narrow(block, hold, stream)
     return decoder, mark.digest()
 
 
-def _narrow(block: Block, hold: Hold) -> None:
-    for part in (block.mixer, block.ffn):
-        for name, layer in list(part.named_children()):
-            if isinstance(layer, nn.Linear):
-                held = FORMS[hold](layer.weight)
-                setattr(part, name, HeldLinear(held, layer.bias, layer.in_features, layer.out_features))
+def _narrow(block: Block, hold: Hold, stream: Stream | None) -> None:
+    parts = [
+        (part, name, layer) for part in (block.mixer, block.ffn) for name, layer in part.named_children()
+    ]
+    linear = [(part, name, layer) for part, name, layer in parts if isinstance(layer, nn.Linear)]
+    weights = [layer.weight for _, _, layer in linear]
+    held = stream.add(weights) if stream is not None else [FORMS[hold](weight) for weight in weights]
+    for (part, name, layer), one in zip(linear, held, strict=True):
+        setattr(part, name, HeldLinear(one, layer.bias, layer.in_features, layer.out_features))
+    del parts, linear, weights
     trim()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kogata.core.stage import Facts
-from kogata.engine.check._common import Examined, Finding, in_order, run_checks
+from kogata.engine.check._common import Examined, Finding, in_order, of_rows, run_checks
 from kogata.engine.example_plan import facts_of
 from kogata.engine.example_reading import Gathered, Reading, gather
 from kogata.engine.model_view import ModelView
@@ -92,7 +92,8 @@ def _in_both(found: Gathered) -> list[Finding]:
     """Says that rows lie in the training files and, with their question or group, in the others too."""
     if not found.also_heldout:
         return []
-    what = f"{found.also_heldout:,} rows to train on have a question or a group that other files hold out"
+    said = of_rows(found.also_heldout, "has", "have", kind="training row")
+    what = f"{said} a question or a group that other files hold out"
     remedy = "they are not trained on; take them out of one of the files"
     count = found.also_heldout
     return [

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 _NAME = re.compile(r"step-(\d{9})")
 
@@ -65,6 +65,17 @@ def _found(folder: Path) -> list[Path]:
     """Lists the checkpoints, newest first."""
     names = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)] if folder.is_dir() else []
     return sorted(names, reverse=True)
+
+
+def own_state(model: nn.Module) -> dict[str, Tensor]:
+    """Gives the weights by name, a tied one once."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            found[name] = tensor
+    return found
 
 
 def random_state() -> dict[str, Tensor]:

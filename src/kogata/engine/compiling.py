@@ -45,6 +45,23 @@ def price_seconds(spec: ModelSpec, machine: Machine, lengths: int = 1) -> float:
     return slower * (FIRST_SECONDS + lengths * LAYER_SECONDS * spec.layers)
 
 
+def forecast(
+    spec: ModelSpec, machine: Machine, compile: object, curriculum: Any, context: int
+) -> tuple[float, float]:
+    """Gives the time of a step over that without torch.compile, and the seconds of compiling.
+
+    Args:
+        spec: the model.
+        machine: what computes it.
+        compile: the setting; True alone means torch.compile.
+        curriculum: says which lengths of window there are.
+        context: the longest.
+    """
+    if compile is not True or not machine.compiler:
+        return 1.0, 0.0
+    return OVER_TORCH, price_seconds(spec, machine, max(1, suits(spec, curriculum, context)))
+
+
 def weigh(spec: ModelSpec, machine: Machine, seconds: float, lengths: int = 1) -> Compiling:
     """Weighs what torch.compile saves of so many seconds of plain torch's steps against its price.
 
@@ -71,14 +88,18 @@ def suits(spec: ModelSpec, curriculum: Any, context: int) -> int:
     return len(variant.lengths(context, curriculum.settings)[0])
 
 
-def choose(spec: ModelSpec, machine: Machine, seconds: float, lengths: int) -> tuple[bool, str]:
+def choose(
+    spec: ModelSpec, machine: Machine, seconds: float, curriculum: Any, context: int, processes: int
+) -> tuple[bool, str]:
     """Says whether torch.compile is worth its price, and why; where there is no compiler, what that costs.
 
     Args:
         spec: the model.
         machine: what computes it.
         seconds: of training without it.
-        lengths: of windows that training meets; 0: it is not to be tried.
+        curriculum: says which lengths of window there are.
+        context: the longest.
+        processes: that train; with several it was not measured, and is not tried.
     """
     if not machine.compiler:
         lost = format_seconds((1 - (KERNELS_OVER_TORCH if fuses(spec) else OVER_TORCH)) * seconds)
@@ -89,7 +110,8 @@ def choose(spec: ModelSpec, machine: Machine, seconds: float, lengths: int) -> t
             False,
             f"{usual}: as fast as torch.compile, which takes {format_seconds(price_seconds(spec, machine))}",
         )
-    if not lengths:
+    lengths = suits(spec, curriculum, context)
+    if not lengths or processes > 1:
         return False, usual
     weighed = weigh(spec, machine, seconds, lengths)
     return weighed.pays, str(weighed) if weighed.pays else f"{usual}; {weighed}"

@@ -67,8 +67,9 @@ def step_cost(
     iterations: int = 4,
     fused: bool = True,
     processes: int = 1,
+    updates: float = 1.0,
 ) -> StepCost:
-    """Forecasts one optimiser step.
+    """Forecasts one optimiser step, the mean of all.
 
     Args:
         spec: the model.
@@ -80,11 +81,13 @@ def step_cost(
         iterations: of its orthogonalisation.
         fused: whether compiled kernels are used, where they can compute the shape.
         processes: that share the cores.
+        updates: share of the steps that move the head; the others make no gradient of its rows.
     """
     rate = gemm_rate(machine)
     narrow = 64 / spec.width
     blocks = 3.0 * (spec.product_flops() - spec.head_flops()) * batch
-    head = 3.0 * spec.head_flops() * batch
+    spared = head_gradient_flops(spec) * batch * (1 - updates)
+    head = 3.0 * spec.head_flops() * batch - spared
     products = blocks * (BLOCK + BLOCK_NARROW * narrow) + head * (HEAD + HEAD_NARROW * narrow)
     products += sum(3.0 * one.flops * one.slowness for one in spec.layer_sizes(context)) * batch
     if muon:
@@ -92,14 +95,25 @@ def step_cost(
     passes = max(1, -(-batch // (micro or batch)))
     other = passes * (spec.layers + 2) * CALL_SECONDS
     adam = spec.parameters() - (spec.matrix_parameters() if muon else 0)
+    adam -= (1 - updates) * head_gradient_flops(spec) / 2  # The head's weights.
     other += adam * ADAM_SECONDS * processes / machine.cores
     if not (fused and fuses(spec)):
         gated = 2 if spec.ffn == "relu2" else 3
         floats = batch * spec.layers * (8 * spec.width + 4 * spec.q_width + gated * 2 * spec.ffn_width)
         other += floats * PLAIN_SECONDS / machine.cores
     seconds = (products / rate + other) * (SHARED if machine.cores > 1 else 1.0)
-    flops = float(batch * spec.flops_per_token(context))
+    flops = batch * spec.flops_per_token(context) - spared
     return StepCost(seconds=seconds, flops=flops, gemm_share=flops / seconds / (machine.gemm_flops or rate))
+
+
+def head_gradient_flops(spec: ModelSpec) -> int:
+    """Counts one token's products for the gradient of the head's rows, the narrow ones where it has such."""
+    return 2 * spec.vocab_size * (spec.embed_width or spec.width)
+
+
+def head_updates(every: int, steps: int | None) -> float:
+    """Gives the share of the steps that move the head, the first step and then each `every`-th."""
+    return 1 / every if steps is None else -(-steps // every) / steps
 
 
 def muon_flops(spec: ModelSpec, iterations: int = 4) -> float:

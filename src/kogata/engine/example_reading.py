@@ -10,6 +10,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from kogata.core.amounts import counted
 from kogata.core.artifact import SPLITS, Document
 from kogata.core.errors import DataError
 from kogata.core.stage import Account, Facts
@@ -32,6 +33,9 @@ from kogata.engine.text import documents_of, input_files, readers
 
 PROBLEMS_KEPT = 3
 """Rows shown of each reason, in the facts."""
+
+SPREADSHEETS = (".xlsx",)
+"""Files whose cells hold numbers where a person typed digits."""
 
 Paths = str | Sequence[str]
 
@@ -107,13 +111,14 @@ class Gathered:
         for reason, count in self.reasons.most_common():
             first = next(problem for problem in self.problems if problem.reason == reason)
             found.append(
-                f"{count:,} of {self.rows:,} rows could not be read: {reason}, first {first.source}, field "
-                f"{first.field or '–'}: found {first.found}; expected {first.expected}; {first.remedy}"
+                f"{count:,} of {counted(self.rows, 'row')} could not be read: {reason}, "
+                f"first {first.source}, field {first.field or '–'}: found {first.found}; "
+                f"expected {first.expected}; {first.remedy}"
             )
         if self.also_heldout:
-            found.append(f"{self.also_heldout:,} rows are held out by name as well, so not trained on")
+            found.append(f"held out by name as well, so not trained on: {counted(self.also_heldout, 'row')}")
         if self.mended:
-            found.append(f"{self.mended:,} fields with undecodable characters were mended (U+FFFD)")
+            found.append(f"mended undecodable characters (U+FFFD) in {counted(self.mended, 'field')}")
         return found
 
     def account(self) -> Facts:
@@ -294,7 +299,8 @@ def _of_rows(
             remedy="leave `system` out, or name the columns: {prompt: …, completion: …}",
         )
     found.columns[file.name] = columns
-    reader = RowReader(columns, system=reading.system, group=reading.group)
+    cells = file.suffix in SPREADSHEETS
+    reader = RowReader(columns, system=reading.system, group=reading.group, cells=cells)
     for part in (ahead, stream):
         for number, row in part:
             made = reader.make(row, f"{file.name}:{number}")

@@ -15,6 +15,9 @@ from kogata.engine.text import UNDECODABLE
 
 Made = Example | Problem
 
+MAY_BE_NUMBERS = ("completion", "label")
+"""Roles that a number, or true and false, can fill: an answer to be said, a label."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RowProblem(Problem):
@@ -36,10 +39,13 @@ class RowReader:
         columns: which header holds what.
         system: the system message of rows that bring none.
         group: the header that names a row's group.
+        cells: whether the rows are a spreadsheet's, whose numbers are what someone typed as text.
     """
 
-    def __init__(self, columns: Columns, *, system: str | None = None, group: str | None = None) -> None:
-        self.columns, self.system, self.group = columns, system, group
+    def __init__(
+        self, columns: Columns, *, system: str | None = None, group: str | None = None, cells: bool = False
+    ) -> None:
+        self.columns, self.system, self.group, self.cells = columns, system, group, cells
         self.mended = 0
         """Fields in which undecodable bytes, lone surrogates or NULs were replaced."""
         self._make: Callable[[Mapping[str, Any]], dict[str, Any] | Problem] = {
@@ -133,6 +139,14 @@ class RowReader:
         value = field_of(row, header)
         if value is None or value != value:  # A table's NaN is an empty cell.
             return self._missing(row, role)
+        if isinstance(value, int | float) and role not in MAY_BE_NUMBERS and not self.cells:
+            return Problem(
+                field=header,
+                reason=f"{role} is not a text",
+                found=f"{_kind_of(value)}: {_short(value)}",
+                expected="a text",
+                remedy="write it in quotes if it is one, or name the column that holds the text (columns: …)",
+            )
         if isinstance(value, bool):
             return "true" if value else "false"
         if isinstance(value, int | float):
@@ -193,6 +207,8 @@ def _mended_all(value: Any, reader: RowReader) -> Any:
 
 
 def _kind_of(value: Any) -> str:
+    if isinstance(value, int | float):
+        return "true or false" if isinstance(value, bool) else "a number"
     return {dict: "an object", list: "a list"}.get(type(value), f"a {type(value).__name__}")
 
 

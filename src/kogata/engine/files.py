@@ -188,6 +188,18 @@ class _Zstd(io.RawIOBase):
         return count
 
 
+def refuse_expansion(file: InputFile, packed: int, unpacked: int) -> None:
+    """Raises `Unreadable` when so many packed bytes became more than any text would."""
+    if unpacked > EXPANSION_FREE and unpacked > EXPANSION * packed:
+        raise Unreadable(
+            "a compressed file expands beyond measure",
+            where=str(file.path),
+            found=f"{packed} bytes became more than {unpacked}",
+            expected=f"at most {EXPANSION} times its size",
+            remedy="unpack it yourself if it is meant, or leave it out of the path",
+        ).because("expands beyond measure")
+
+
 def _buffered(reader: Any, raw: BinaryIO, file: InputFile) -> BinaryIO:
     return io.BufferedReader(_Guarded(reader, raw, file), 2**18)
 
@@ -214,14 +226,7 @@ class _Guarded(io.RawIOBase):
                 raise
             raise self._damaged(str(error)) from None
         self._count += count
-        if self._count > EXPANSION_FREE and self._count > EXPANSION * self._size:
-            raise Unreadable(
-                "a compressed file expands beyond measure",
-                where=str(self._file.path),
-                found=f"{self._size} bytes became more than {self._count}",
-                expected=f"at most {EXPANSION} times its size",
-                remedy="unpack it yourself if it is meant",
-            ).because("expands beyond measure")
+        refuse_expansion(self._file, self._size, self._count)
         return count
 
     def _damaged(self, found: str) -> Unreadable:

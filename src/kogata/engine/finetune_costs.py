@@ -12,12 +12,16 @@ from kogata.engine.costs import TORCH_BYTES, gemm_rate
 from kogata.engine.finetune._common import Work
 from kogata.nn.spec import ModelSpec
 
-Hold = Literal["fp32", "bf16", "int8"]
-"""How the frozen matrices of the blocks lie in memory, widest first."""
-HELD_BYTES: dict[Hold, float] = {"fp32": 4.0, "bf16": 2.0, "int8": 1.02}
+Hold = Literal["fp32", "bf16", "int8", "disk"]
+"""How the frozen matrices of the blocks lie in memory, widest first; `disk`: in 16 bits in a file."""
+HELD_BYTES: dict[Hold, float] = {"fp32": 4.0, "bf16": 2.0, "int8": 1.02, "disk": 0.0}
 """Of a weight, scales included."""
-WIDEN_SECONDS: dict[Hold, float] = {"fp32": 0.0, "bf16": 5.0e-10, "int8": 9.0e-10}
+WIDEN_SECONDS: dict[Hold, float] = {"fp32": 0.0, "bf16": 5.0e-10, "int8": 9.0e-10, "disk": 5.0e-10}
 """Core-seconds per weight that is widened for one product."""
+
+
+READ_BYTES_PER_SECOND = 1e9
+"""Of a file of weights, while the layer before is computed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,9 @@ class Form:
 PLAIN = Form()
 SMALLEST = Form(hold="int8", recompute=True)
 """The last resort: weights in 8 bits are rounded more than most checkpoints can bear unseen."""
+
+STREAMED = Form(hold="disk", recompute=True)
+"""Where even that does not fit: weights from disk, exact where the checkpoint has 16 bits."""
 
 PRODUCTS = 1.0
 """Time of the products per FLOP, over that of the machine's mean rate."""
@@ -64,6 +71,14 @@ LEAST_LOOK, MOST_LOOK = 1024, 8192
 """Tokens of held-out rows that one look reads."""
 LOOK_SHARE = 0.02
 """Of the tokens trained on, that one look reads: all looks together then take about a tenth of a run."""
+
+
+PROBE_FACTORS = (1 / 3, 1.0, 3.0)
+"""Learning rates that `lr: auto` tries, over the method's usual one."""
+LEAST_TRIAL, MOST_TRIAL = 12, 32
+"""Steps that each way is tried for."""
+TRIAL_SHARE = 0.2
+"""Of a run's steps that all trials of one kind may take together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,14 +152,19 @@ def step_seconds(
     calls = spec.layers * (passes * CALL_SECONDS + batch * DOCUMENT_SECONDS)
     widened = passes * spec.matrix_parameters() * (2 * above + once)
     apart = touched + calls + widened * WIDEN_SECONDS[form.hold] + work.trained * ADAM_SECONDS * processes
-    return products + apart / machine.cores
+    seconds = products + apart / machine.cores
+    if form.hold != "disk":
+        return seconds
+    # What is read ahead costs time only where it takes longer than what is computed meanwhile.
+    return max(seconds, 2 * widened / READ_BYTES_PER_SECOND)
 
 
 def held_bytes(spec: ModelSpec, work: Work, form: Form = PLAIN) -> int:
     """Counts weights, gradients, averages and the best weights so far."""
     matrices = spec.matrix_parameters()
-    base = HELD_BYTES[form.hold] * matrices + 4.0 * (spec.parameters() - matrices)
-    return round(base + 4 * work.added + 16 * work.trained)
+    streamed = 2 * 2.0 * matrices / spec.layers if form.hold == "disk" else 0.0
+    base = streamed + HELD_BYTES[form.hold] * matrices + 4.0 * (spec.parameters() - matrices)
+    return round(base + 4 * (work.added + work.floats) + 16 * work.trained)
 
 
 def token_bytes(spec: ModelSpec, work: Work, form: Form = PLAIN) -> int:
@@ -202,7 +222,7 @@ def choose_form(
         machine: for the times.
         batch: rows of a step.
         room: bytes of one process.
-        may: forms to choose from; `SMALLEST` among them only where no other fits.
+        may: forms to choose from; `SMALLEST` among them only where no other fits, then `STREAMED`.
 
     Returns:
         The form, and its time over that of the plain one with memory for it.
@@ -213,13 +233,45 @@ def choose_form(
         sizes: dict[str, Any] = {"batch": batch, "micro": micro, "fused": machine.compiler}
         return step_seconds(spec, work, rows, machine, **sizes, form=form)
 
-    usual = [form for form in may if form != SMALLEST] or may
-    fits = [form for form in usual if fitting_tokens(spec, work, room, form) >= rows.longest]
+    fits = [form for form in may if fitting_tokens(spec, work, room, form) >= rows.longest]
+    usual = [form for form in fits if form not in (SMALLEST, STREAMED)]
+    fits = usual or [form for form in fits if form == SMALLEST] or fits
     if fits:
         chosen = min(fits, key=lambda form: seconds(form, room))
     else:
         chosen = min(may, key=lambda form: peak_bytes(spec, work, tokens=rows.longest, form=form))
     return chosen, seconds(chosen, room) / seconds(PLAIN, None)
+
+
+def trial_steps(planned: float, rows: float, batch: int, ways: int) -> int:
+    """Chooses the steps that each of some ways is tried for; 0 where a run is too short for it to pay.
+
+    Args:
+        planned: steps of the run.
+        rows: to train on; no trial sees one twice.
+        batch: rows of a step.
+        ways: how many there are.
+    """
+    each = int(min(MOST_TRIAL, TRIAL_SHARE * planned / ways, rows // batch))
+    return each if each >= LEAST_TRIAL else 0
+
+
+def layer_steps(planned: float, rows: float, batch: int) -> int:
+    """Chooses the steps that the top third of the layers, and all of them, are tried for; 0: neither is.
+
+    Upper layers alone pay where rows are seen again: what lies below is then at hand.
+    """
+    return trial_steps(planned, rows, batch, 2) if planned * batch >= 2 * rows else 0
+
+
+def probe_rates(usual: float) -> list[float]:
+    """Lists the learning rates that are tried."""
+    return [float(f"{usual * factor:.2g}") for factor in PROBE_FACTORS]
+
+
+def load_seconds(spec: ModelSpec) -> float:
+    """Forecasts reading a model."""
+    return 4 * spec.parameters() / 1e9
 
 
 def look_tokens(planned: float) -> int:

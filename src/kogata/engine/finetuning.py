@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from kogata.core.amounts import format_bytes, format_count, format_seconds
 from kogata.core.errors import RecipeError
@@ -16,11 +15,12 @@ from kogata.core.stage import Bench
 from kogata.core.variants import Choice
 from kogata.engine import finetune_costs as costs
 from kogata.engine.adapters import MERGE_TOKENS, merge_checked
-from kogata.engine.base_model import load_base
 from kogata.engine.chat import Turns
 from kogata.engine.chat_template import Choice as TemplateChoice
-from kogata.engine.convert import save_decoder
-from kogata.engine.finetune._common import Tuning, Work
+from kogata.engine.convert import load_spec, save_decoder
+from kogata.engine.finetune._common import Work
+from kogata.engine.finetune_ready import Ready, make_ready
+from kogata.engine.finetune_trials import CLIP, Trained, Tries, build_optimiser
 from kogata.engine.frozen import LARGEST_HALF, KeptOutputs
 from kogata.engine.heap import give_back, kept
 from kogata.engine.hf_folder import copy_tokenizer, write_json
@@ -33,12 +33,10 @@ from kogata.engine.pretraining import Length, prepare_torch
 from kogata.engine.rendered import RenderedRows, render_rows
 from kogata.engine.rows import Rows, RowSampler
 from kogata.engine.schedule import TimeSchedule
-from kogata.nn.kernels import Kernels
-from kogata.nn.optim import AdamW, Group, Optimiser
+from kogata.engine.trials import Trials
+from kogata.nn.optim import Optimiser
 from kogata.nn.packed import PackedHidden
 
-CLIP = 1.0
-BETAS = (0.9, 0.999)
 WARMUP_SHARE = 0.05
 LIKELY_STEPS = 200
 """Taken for the warm-up of a run that the clock ends."""
@@ -57,7 +55,8 @@ class Finetuning:
     length: Length
     epochs: float | None = None
     tokens: int | None = None
-    lr: float = 1e-3
+    lr: float | None = 1e-3
+    """None: found by trials around the method's usual one."""
     batch: int = 8
     context: int = 1024
     micro: int = costs.MICRO
@@ -87,35 +86,52 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
     rendered = _rows(job, bench)
     rows, heldout = rendered.train, rendered.heldout
     name, module, settings = job.method.name, job.method.variant, job.method.settings
-    decoder, mark = load_base(job.model, job.form.hold)
-    decoder, spec = decoder.to(bench.device), decoder.spec
-    tuning: Tuning = module.apply(decoder, settings, bench.seed)
-    work: Work = module.work(spec, settings)
-    kernels = Kernels.build() if bench.device == "cpu" and bench.machine.compiler else None
-    packed = PackedHidden(decoder, kernels, recompute=job.form.recompute)
-    length, sizes = _length(job, rows), _sizes(rows, job)
+    length = _length(job, rows)
     sampler = RowSampler(rows, batch=job.batch, micro=job.micro, seed=bench.seed * 7)
+
+    def made(settings: Any) -> Ready:
+        return make_ready(job.model, module, settings, job.form, sampler, bench)
+
+    spec = load_spec(job.model)
+    work: Work = module.work(spec, settings)
+    planned = _planned_tokens(job, bench, spec, work, rows, length)
+    steps = length.steps or planned / (job.batch * rows.tokens / len(rows))
+    most = costs.look_tokens(planned)
+    looked = look_rows(heldout, most, job.micro) if len(heldout) else None
+    tries = Tries(
+        trials=Trials(bench=bench, group=group),
+        sampler=sampler,
+        weight_decay=job.weight_decay,
+        planned=steps,
+        flops=lambda work: costs.token_flops(spec, work, _sizes(rows, job)) / _whole(rows, job),
+    )
+    usual = module.lr(spec, settings)[0]
+    if getattr(settings, "top", None) == "auto":
+        look = None if looked is None else lambda ready: heldout_loss(ready.packed, heldout, looked)
+        top = tries.layers(made, settings, job.lr or usual, look)
+        settings = settings.model_copy(update={"top": top})
+    ready = made(settings)
+    decoder, tuning, work, packed = ready.decoder, ready.tuning, ready.work, ready.packed
     outputs = _kept_outputs(job, bench, packed, rows, tuning.first, length, group)
-    optimiser = _optimiser(tuning, job.lr, job.weight_decay)
+    lr = tries.rate(ready, usual) if job.lr is None else job.lr
+    optimiser = build_optimiser(tuning, lr, job.weight_decay)
     best = None
     schedule: Any = length.schedule(bench, spec, began)
-    if len(heldout):
-        most = costs.look_tokens(_planned_tokens(job, bench, spec, work, rows, length))
-        looked = look_rows(heldout, most, job.micro)
+    if looked is not None:
         best = KeepBest(lambda: heldout_loss(packed, heldout, looked), tuning.named(), job.patience)
         if isinstance(schedule, TimeSchedule):
             schedule.reserve += costs.look_seconds(spec, _sizes(heldout, job), bench.machine, most)
         schedule = UntilWorse(schedule, best)
     _say_forecast(job, bench, spec, work, rows, length, outputs)
     run = Training(
-        model=_Trained(tuning),
+        model=Trained(tuning),
         objective=TrainedTokens(packed, tuning.first, outputs),
         sampler=sampler,
         optimiser=optimiser,
         schedule=schedule,
         techniques=(best,) if best else (),
         group=group,
-        flops_per_token=costs.token_flops(spec, work, sizes) * sizes.tokens * len(rows) / rows.tokens,
+        flops_per_token=tries.flops(work),
         checkpoint_steps=job.checkpoint_steps,
         clip=CLIP,
     )
@@ -126,6 +142,7 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
         if outputs is not None:
             outputs.close()
     training = _record(job, bench, outcome, schedule, best, rendered, optimiser, length.steps)
+    training |= tries.found
     makes = "model" if job.merge or module.MAKES == "model" else "adapter"
     if group.rank == 0:
         _say_outcome(bench, outcome, best)
@@ -137,7 +154,8 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
             if rendered.template.source == "chatml":
                 copy_tokenizer(job.model, bench.out)
                 rendered.template.save(bench.out)
-        training["base_fingerprint"] = mark
+        training["base_fingerprint"] = ready.mark
+        tries.trials.write(bench.out)
         write_json(bench.out / "training.json", training)
         outcome.write_metrics(bench.out, clocked=length.steps is None)
     group.wait()
@@ -152,16 +170,6 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
         "trained_parameters": sum(tensor.numel() for _, tensor in tuning.named()),
         "training": training,
     }
-
-
-class _Trained(nn.Module):
-    """The trained tensors alone: what a checkpoint holds of the model."""
-
-    def __init__(self, tuning: Tuning) -> None:
-        super().__init__()
-        for name, tensor in tuning.named():
-            assert isinstance(tensor, nn.Parameter), name
-            self.register_parameter(name.replace(".", "-"), tensor)
 
 
 def _rows(job: Finetuning, bench: Bench) -> RenderedRows:
@@ -200,13 +208,6 @@ def _length(job: Finetuning, rows: Rows) -> Length:
     if warmup is None:
         warmup = math.ceil(WARMUP_SHARE * (LIKELY_STEPS if steps is None else steps))
     return replace(job.length, steps=steps, warmup=warmup)
-
-
-def _optimiser(tuning: Tuning, lr: float, weight_decay: float) -> Optimiser:
-    groups = [
-        Group(named=list(named), lr=lr * factor, weight_decay=weight_decay) for named, factor in tuning.groups
-    ]
-    return Optimiser(parts={"adamw": AdamW(groups=groups, betas=BETAS, eps=1e-8)})
 
 
 def _kept_outputs(
@@ -260,6 +261,11 @@ def _step_seconds(
         processes=bench.world,
         form=job.form,
     )
+
+
+def _whole(rows: Rows, job: Finetuning) -> float:
+    """Gives the tokens of rows as they were rendered, for each that is computed."""
+    return rows.tokens / len(rows) / _sizes(rows, job).tokens
 
 
 def _sizes(rows: Rows, job: Finetuning) -> costs.Rowful:

@@ -140,7 +140,7 @@ def load_model(
     Raises:
         DataError, EnvironmentProblem: see `find_model`; the adapter is for another base.
     """
-    from kogata.engine.adapters import base_of, is_adapter, merge, put_on
+    from kogata.engine.adapters import base_of, can_merge, is_adapter, merge, put_on
 
     if adapter is None and is_adapter(Path(name)):
         name, adapter = base_of(Path(name)), name
@@ -154,8 +154,9 @@ def load_model(
                 expected=f"one of the families {', '.join(FAMILY)}",
                 remedy="merge it with peft and name the merged model",
             )
-        # Merged, it computes the same with no work beside each layer.
-        merge(put_on(loaded.decoder, Path(adapter)))
+        if can_merge(put_on(loaded.decoder, Path(adapter))):
+            # Merged, it computes the same with no work beside each layer.
+            merge(loaded.decoder)
     return loaded
 
 

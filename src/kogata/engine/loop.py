@@ -25,6 +25,7 @@ from kogata.core.stage import Bench
 from kogata.engine.checkpoint import (
     Checkpoint,
     load_checkpoint,
+    own_state,
     random_state,
     save_checkpoint,
     set_random_state,
@@ -107,6 +108,8 @@ class Training:
     heldout: Callable[[], float] | None = None
     """Bits per byte of a small held-out sample; has no effect on the run."""
     flops_per_token: float = 0.0
+    resting_flops: float = 0.0
+    """Of these, what a step saves that does not move everything (`Group.every`)."""
     checkpoint_steps: int | None = None
     """Steps between checkpoints; None: as seldom as `checkpoint_seconds` says."""
     checkpoint_seconds: float = 30.0
@@ -160,7 +163,8 @@ def train(run: Training, bench: Bench) -> Outcome:
 class _Loop:
     def __init__(self, run: Training, bench: Bench) -> None:
         self.run, self.bench = run, bench
-        self.parameters = run.optimiser.parameters()
+        self.parameters = self.moved = run.optimiser.parameters()
+        """What is trained, and what of it the step at hand moves."""
         self.step, self.tokens, self.spent = 0, 0, 0.0
         self.losses = array("d")
         self.before = 0.0
@@ -184,6 +188,7 @@ class _Loop:
                     gc.freeze()  # What lives now lives to the end: the collector need not walk it again.
         finally:
             gc.unfreeze()
+            run.optimiser.end()
             if self.metrics:
                 self.metrics.close()
         for technique in run.techniques:
@@ -221,6 +226,7 @@ class _Loop:
         if due:
             self._save()
         moment = self._moment(factor, progress)
+        self.moved = run.optimiser.begin()
         for technique in run.techniques:
             technique.before_forward(moment)
         loss, tokens = self._gradients(progress)
@@ -264,14 +270,14 @@ class _Loop:
                 seen[at : at + len(part.losses)] = part.losses.mean(1, dtype=torch.float64).tolist()
                 at += len(part.losses)
         # Every process fills in its own rows: the sum is all of them, the same everywhere.
-        total, *seen = group.sum_gradients(self.parameters, [total, *seen])
+        total, *seen = group.sum_gradients(self.moved, [total, *seen])
         if seen and isinstance(run.sampler, Learner):
             run.sampler.learn(seen)
             total = sum(seen) / len(seen)  # What rows weigh is no matter of the text: the plain loss is told.
         return total, batch.tokens
 
     def _norm(self) -> float:
-        grads = [p.grad for p in self.parameters if p.grad is not None]
+        grads = [p.grad for p in self.moved if p.grad is not None]
         norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))))
         if self.run.clip is not None and norm > self.run.clip:
             torch._foreach_mul_(grads, self.run.clip / norm)
@@ -291,6 +297,8 @@ class _Loop:
         seconds = self._seconds()
         pace, self.before = seconds - self.before, seconds
         rate = tokens / pace if pace > 0 else None
+        whole = len(self.moved) == len(self.parameters)
+        flops = run.flops_per_token - (0.0 if whole else run.resting_flops)
         row: dict[str, Any] = {
             "stage": bench.label,
             "step": self.step,
@@ -302,8 +310,8 @@ class _Loop:
             "tokens_per_second": None if rate is None else round(rate, 1),
             "gemm_share": None,
         }
-        if rate and bench.machine.gemm_flops and run.flops_per_token:
-            row["gemm_share"] = round(rate * run.flops_per_token / bench.machine.gemm_flops, 4)
+        if rate and bench.machine.gemm_flops and flops:
+            row["gemm_share"] = round(rate * flops / bench.machine.gemm_flops, 4)
         if run.heldout is not None and math.floor(progress * HELDOUT_LOOKS) != self.looked and self.step > 1:
             self.looked = math.floor(progress * HELDOUT_LOOKS)
             row["heldout_bits_per_byte"] = round(run.heldout(), 5)
@@ -312,7 +320,7 @@ class _Loop:
         if isinstance(run.sampler, Learner):
             row |= run.sampler.row()
         self.losses.append(loss)
-        bench.count(tokens=tokens, flops=tokens * run.flops_per_token)
+        bench.count(tokens=tokens, flops=tokens * flops)
         if run.group.rank:
             return
         if self.metrics:
@@ -350,7 +358,7 @@ class _Loop:
         if run.group.rank == 0:
             if self.metrics:
                 self.metrics.flush()
-            tensors = {f"model.{name}": tensor for name, tensor in _own_state(run.model).items()}
+            tensors = {f"model.{name}": tensor for name, tensor in own_state(run.model).items()}
             tensors |= {f"optimiser.{name}": tensor for name, tensor in run.optimiser.state().items()}
             for technique in run.techniques:
                 tensors |= {f"{technique.name}:{name}": t for name, t in technique.state().items()}
@@ -373,7 +381,7 @@ class _Loop:
 
         saved = below("model.")
         with torch.no_grad():
-            for name, held in _own_state(run.model).items():
+            for name, held in own_state(run.model).items():
                 held.copy_(saved[name])
         run.optimiser.load(below("optimiser."))
         for technique in run.techniques:
@@ -385,14 +393,3 @@ class _Loop:
         self.step, self.tokens, self.spent = checkpoint.step, int(facts["tokens"]), float(facts["spent"])
         self.resumed, self.before = checkpoint.step, self.spent
         self.bench.log(f"going on from step {self.step}")
-
-
-def _own_state(model: nn.Module) -> dict[str, Tensor]:
-    """Gives the weights by name, a tied one once."""
-    found: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in model.state_dict().items():
-        if tensor.data_ptr() not in seen:
-            seen.add(tensor.data_ptr())
-            found[name] = tensor
-    return found

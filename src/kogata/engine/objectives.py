@@ -82,14 +82,19 @@ class TrainedTokens:
         x, ends = self._below(batch), batch.documents[0]
         packed = self.packed
         layers = len(packed.decoder.blocks)
-        counted = batch.weights[0].nonzero()[:, 0]
-        x = packed.blocks(x, ends, max(0, self.first), layers, counted, batch.shared)
+        counted = predicted = batch.weights[0].nonzero()[:, 0]
+        shared, front = batch.shared, packed.decoder.front
+        if front is not None and front.rows is not None:
+            # They stand where a beginning stands that all documents share.
+            x, ends = torch.cat([front.rows, x]), [front.tokens + end for end in ends]
+            shared, counted = front.tokens + shared, front.tokens + counted
+        x = packed.blocks(x, ends, max(0, self.first), layers, counted, shared)
         hidden, weight = packed.decoder.for_head(packed.finish(x))
         return linear_cross_entropy(
             hidden,
             weight,
-            batch.targets[0][counted],
-            batch.weights[0][counted],
+            batch.targets[0][predicted],
+            batch.weights[0][predicted],
             scale=scale,
             kernels=packed.kernels,
         )

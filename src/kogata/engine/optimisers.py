@@ -29,6 +29,7 @@ def build_optimiser(
     weight_decay: float = 0.0,
     corpus_start: bool = False,
     continued: bool = False,
+    tables_every: int = 1,
 ) -> Optimiser:
     """Makes the optimiser of a whole decoder.
 
@@ -39,6 +40,8 @@ def build_optimiser(
         weight_decay: of the blocks' matrices, a share per unit of learning rate.
         corpus_start: embedding and head were set from the corpus's statistics.
         continued: the model was trained before.
+        tables_every: steps from one update of the untied head to the next. Its rate grows with their root, as
+            rates do with the batch: fewer updates then reach as far, through the same noise.
     """
     usual = MUON_LR if kind == "muon" else ADAMW_LR
     base = usual * (CONTINUED if continued else 1.0) if lr is None else lr
@@ -48,11 +51,16 @@ def build_optimiser(
     # Rows that are multiplied after the lookup are smaller by that, and so are their steps.
     embed /= decoder.spec.embed_scale
     if decoder.head is None:
+        assert tables_every == 1, "a tied table is the embedding too, which every step moves"
         groups = [Group(named=_alive([("embed.weight", decoder.embed.weight)]), lr=TIED_LR * ratio)]
     else:
         groups = [
             Group(named=_alive([("embed.weight", decoder.embed.weight)]), lr=embed * ratio),
-            Group(named=_alive([("head.weight", decoder.head.weight)]), lr=head * ratio),
+            Group(
+                named=_alive([("head.weight", decoder.head.weight)]),
+                lr=head * ratio * tables_every**0.5,
+                every=tables_every,
+            ),
         ]
     groups.append(Group(named=vectors, lr=VECTOR_LR * ratio))
     if kind == "muon":

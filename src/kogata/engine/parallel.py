@@ -49,10 +49,10 @@ class Group:
         """
         if self.world == 1:
             return list(extra)
-        size = sum(p.numel() for p in parameters)
-        if self._flat is None or self._flat.numel() != size + 2 * len(extra):
-            self._flat = torch.zeros(size + 2 * len(extra), device=parameters[0].device)
-        flat, at = self._flat, 0
+        size = sum(p.numel() for p in parameters) + 2 * len(extra)
+        if self._flat is None or self._flat.numel() < size:
+            self._flat = torch.zeros(size, device=parameters[0].device)
+        flat, at = self._flat[:size], 0  # Steps that move fewer parameters send less.
         for p in parameters:
             part = flat[at : at + p.numel()].view(p.shape)
             if p.grad is None:

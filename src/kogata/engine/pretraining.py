@@ -19,6 +19,7 @@ from kogata.core.stage import Bench
 from kogata.core.variants import Choice
 from kogata.engine.checkpoint import load_checkpoint
 from kogata.engine.convert import load_decoder, save_decoder
+from kogata.engine.costs import head_gradient_flops
 from kogata.engine.heap import give_back, kept
 from kogata.engine.initialise import initialise_from_corpus
 from kogata.engine.loop import Outcome, Technique, Training, train
@@ -105,6 +106,8 @@ class Pretraining:
     rounds: int = 32
     """Of the corpus start's refinement."""
     compile: bool | str = "auto"
+    tables_every: int = 1
+    """Steps from one update of the head to the next."""
     checkpoint_steps: int | None = None
     techniques: tuple[Technique, ...] = ()
 
@@ -140,6 +143,7 @@ def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
         weight_decay=job.weight_decay,
         corpus_start=corpus_start,
         continued=job.model is not None,
+        tables_every=job.tables_every,
     )
     schedule = job.length.schedule(bench, decoder.spec, began)
     run = Training(
@@ -152,6 +156,7 @@ def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
         group=group,
         heldout=_heldout(job, decoder),
         flops_per_token=float(decoder.spec.flops_per_token(job.context)),
+        resting_flops=float(head_gradient_flops(decoder.spec)),
         checkpoint_steps=job.checkpoint_steps,
         clip=CLIP,
     )
@@ -169,6 +174,7 @@ def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
         "context": job.context,
         "optimizer": job.optimizer,
         "lr": optimiser.lr,
+        "tables_every": job.tables_every,
         "corpus_start": corpus_start,
         "kernels": kernels,
         "processes": bench.world,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kogata.core.amounts import counted
 from kogata.core.errors import DataError
 from kogata.engine.chat import Rendered, Renderer, Template, Turns, Unfit
 from kogata.engine.chat_template import Choice
@@ -92,7 +93,7 @@ class _Account:
         found = []
         for reason, count in self.reasons.most_common():
             some = ", ".join(f"{fault.where} ({fault.found})" for fault in self.first[reason])
-            found.append(f"{head}: {count:,} of {self.rows:,} rows, {reason}: {some}")
+            found.append(f"{head}: {count:,} of {counted(self.rows, 'row')}, {reason}: {some}")
         return found
 
 
@@ -124,9 +125,9 @@ def _nothing(account: _Account, where: str, context: int) -> DataError:
     faults = account.first.get(reason) or []
     first = faults[0] if faults else None
     return DataError(
-        f"none of the {account.rows:,} rows can be trained on",
+        f"none of the {counted(account.rows, 'row')} can be trained on",
         where=f"stage {where}" + (f"; first: {first.where}" if first else ""),
-        found=f"{reason} ({count:,} rows)" + (f": {first.found}" if first else ""),
+        found=f"{reason} ({counted(count, 'row')})" + (f": {first.found}" if first else ""),
         expected=f"rows of at most {context} tokens with an answer that is trained",
         remedy=first.remedy if first else "check the columns, the mask and the context",
     )

@@ -24,11 +24,13 @@ class Cache:
     states: list[Any]
     capacity: int
     length: int = 0
+    before: int = 0
+    """Positions that something takes before every text (`nn/adapters/front.py`)."""
 
     def rewind(self, length: int) -> None:
         """Forgets everything after the first `length` tokens."""
         for state in self.states:
-            state.rewind(length)
+            state.rewind(self.before + length)
         self.length = min(self.length, length)
 
 

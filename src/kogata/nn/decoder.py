@@ -74,6 +74,8 @@ class Decoder(nn.Module):
         turned = spec.rotary_dim or spec.head_dim
         self.rope = Rope(turned, spec.rope_theta, spec.rope_scaling, spec.context, spec.local_rope_theta)
         self.loops = None if spec.sharing is None else Loops(spec, list(self.blocks))
+        self.front: Any = None
+        """What stands before every text (`nn/adapters/front.py`)."""
         if seed is not None:
             initialise(self, seed)
 
@@ -112,10 +114,13 @@ class Decoder(nn.Module):
                 document. Not together with a cache.
         """
         assert cache is None or documents is None, "packed documents are for training, a cache for generating"
+        if self.front is not None and cache is None:
+            assert documents is None, "what stands before a text is packed by nn/packed.py alone"
+            cache = self.new_cache(*ids.shape)
         borders = None if documents is None else [list(row) for row in documents]
         if borders is not None:
             assert len(borders) == ids.shape[0] and all(row[-1] == ids.shape[1] for row in borders)
-        start = 0 if cache is None else cache.length
+        start = 0 if cache is None else cache.before + cache.length
         cos, sin = self.rope(start, ids.shape[1], positions)
         place = Place(cos, sin, borders)
         x = self.embed(ids)
@@ -141,7 +146,11 @@ class Decoder(nn.Module):
         """Makes an empty cache for `capacity` tokens (by default the spec's context)."""
         capacity, blocks = capacity or self.spec.context, self.layers()
         order = range(len(blocks)) if self.loops is None else self.loops.order
-        return Cache([blocks[number].mixer.new_state(batch, capacity) for number in order], capacity)
+        before = 0 if self.front is None else self.front.tokens
+        states = [blocks[number].mixer.new_state(batch, before + capacity) for number in order]
+        if self.front is not None:
+            self.front.fill(self, states, batch)
+        return Cache(states, capacity, before=before)
 
 
 def _embedding(spec: ModelSpec) -> nn.Embedding:

@@ -132,6 +132,8 @@ class Group:
     named: list[tuple[str, Tensor]]
     lr: float
     weight_decay: float = 0.0
+    every: int = 1
+    """Steps from one update to the next; between them its gradients are not even computed."""
 
 
 @dataclass(kw_only=True)
@@ -155,12 +157,16 @@ class AdamW:
         self.first = [[torch.zeros_like(p) for _, p in group.named] for group in self.groups]
         self.second = [[torch.zeros_like(p) for _, p in group.named] for group in self.groups]
 
+    def due(self, group: Group) -> bool:
+        """Says whether the coming step moves a group: the first one does, then each `every`-th."""
+        return self.steps % group.every == 0
+
     @torch.no_grad()
     def step(self, factor: float, progress: float) -> None:
-        """Takes one step at each group's lr · factor."""
+        """Takes one step at each due group's lr · factor; averages and their bias count a group's own."""
         for group, first, second in zip(self.groups, self.first, self.second, strict=True):
             weights = [p for _, p in group.named]
-            if not weights:
+            if not weights or not self.due(group):
                 continue
             device = weights[0].device
             torch._fused_adamw_(
@@ -169,7 +175,7 @@ class AdamW:
                 first,
                 second,
                 [],
-                [torch.tensor(float(self.steps + 1), device=device) for _ in weights],
+                [torch.tensor(float(self.steps // group.every + 1), device=device) for _ in weights],
                 amsgrad=False,
                 lr=group.lr * factor,
                 beta1=self.betas[0],
@@ -229,6 +235,27 @@ class Optimiser:
                 named = (p for g in part.groups for _, p in g.named)
             found |= {id(p): p for p in named}
         return list(found.values())
+
+    def begin(self) -> list[Tensor]:
+        """Lists what the coming step moves, and stops asking for the gradients of the rest."""
+        resting: set[int] = set()
+        for part, group in self._seldom():
+            due = part.due(group)
+            for _, parameter in group.named:
+                parameter.requires_grad_(due)
+                if not due:
+                    resting.add(id(parameter))
+        return [parameter for parameter in self.parameters() if id(parameter) not in resting]
+
+    def end(self) -> None:
+        """Leaves every parameter asking for its gradient again."""
+        for _, group in self._seldom():
+            for _, parameter in group.named:
+                parameter.requires_grad_(True)
+
+    def _seldom(self) -> list[tuple[AdamW, Group]]:
+        parts = [part for part in self.parts.values() if isinstance(part, AdamW)]
+        return [(part, group) for part in parts for group in part.groups if group.every > 1]
 
     def step(self, factor: float, progress: float) -> None:
         """Takes one step; `factor` is the schedule's, `progress` the share of training done."""

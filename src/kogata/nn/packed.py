@@ -109,7 +109,8 @@ class PackedHidden:
         if kernels is None:
             y = self._plain(x, ends, first, last, shared)
             return y if keep is None else y.index_select(0, keep)
-        positions = positions_of(ends, shared).to(x.device)
+        memory, ahead = self._memory()
+        positions = positions_of(ends, shared).to(x.device) + ahead
         spec = decoder.spec
         half = spec.head_dim // 2
         cos, sin = decoder.rope(0, len(positions), positions)
@@ -118,23 +119,39 @@ class PackedHidden:
         for layer in range(first, last):
             rows = keep if layer == last - 1 else None
             facts = self._heads(turn if spec.has_rope(layer) else None, ends, shared)
-            x = self._run(self._block, x, blocks[layer], facts, rows)
+            own = None if memory is None else memory[layer]
+            x = self._run(self._block, x, blocks[layer], facts, rows, own)
         return x
 
     def _plain(self, x: Tensor, ends: list[int], first: int, last: int, shared: int) -> Tensor:
-        from kogata.nn.place import Place
-
         back = None
         if shared:
             places, ends, back = unshared(ends, shared)
             x = x.index_select(0, places.to(x.device))
-        positions = positions_of(ends).to(x.device)
+        memory, ahead = self._memory()
+        positions = positions_of(ends).to(x.device) + ahead
         cos, sin = self.decoder.rope(0, len(positions), positions)
-        place = Place(cos, sin, [ends])
         y = x[None]
-        for block in self.decoder.layers()[first:last]:
-            y = self._run(block, y, place)
+        for layer in range(first, last):
+            own = None if memory is None else memory[layer]
+            y = self._run(self._plain_block, y, layer, (cos, sin), ends, own)
         return y[0] if back is None else y[0].index_select(0, back.to(x.device))
+
+    def _memory(self) -> tuple[Any, int]:
+        """Gives the keys and values of each layer that stand before every document, and their positions."""
+        front = self.decoder.front
+        return (None, 0) if front is None or front.memory is None else (front.memory, front.tokens)
+
+    def _plain_block(
+        self, x: Tensor, layer: int, turn: tuple[Tensor, Tensor], ends: list[int], memory: Tensor | None
+    ) -> Tensor:
+        from kogata.nn.place import Place
+
+        seen = None
+        if memory is not None:
+            keys, values = memory.transpose(1, 2)[:, None]
+            seen = keys, values
+        return self.decoder.layers()[layer](x, Place(*turn, [ends], memory=seen))
 
     def _run(self, compute: Any, x: Tensor, *more: Any) -> Tensor:
         if not self.recompute or not torch.is_grad_enabled():
@@ -147,12 +164,14 @@ class PackedHidden:
         assert kernels is not None
         return _Heads(kernels, turn, ends, (spec.heads, spec.kv_heads, spec.head_dim), spec.norm_eps, shared)
 
-    def _block(self, x: Tensor, block: Block, facts: _Heads, keep: Tensor | None) -> Tensor:
+    def _block(
+        self, x: Tensor, block: Block, facts: _Heads, keep: Tensor | None, memory: Tensor | None
+    ) -> Tensor:
         spec, kernels = self.decoder.spec, facts.kernels
         mixer, ffn = block.mixer, block.ffn
         gains = (None, None) if mixer.q_norm is None else (mixer.q_norm.weight, mixer.k_norm.weight)
         z = mixer.qkv(self._norm(x, block.mixer_norm))
-        mixed = _Attention.apply(z, *gains, facts)
+        mixed = _Attention.apply(z, *gains, memory, facts)
         if keep is not None:
             x, mixed = x.index_select(0, keep), mixed.index_select(0, keep)
         x = x + mixer.out(mixed)
@@ -245,7 +264,12 @@ class _Heads:
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, z: Tensor, query_gain: Tensor | None, key_gain: Tensor | None, facts: _Heads
+        ctx: Any,
+        z: Tensor,
+        query_gain: Tensor | None,
+        key_gain: Tensor | None,
+        memory: Tensor | None,
+        facts: _Heads,
     ) -> Tensor:
         z = z.contiguous()
         gains = None if query_gain is None or key_gain is None else (query_gain, key_gain)
@@ -254,17 +278,20 @@ class _Attention(torch.autograd.Function):
         queries, _, dim = facts.heads
         y = z.new_empty(rows, queries, dim)
         sums = []
+        front = 0 if memory is None else memory.shape[1]
         for start, stop, before in facts.pieces():
-            attended, total = _forward(*_views(turned, z, facts, start, stop, before), 0.0, True)
-            y[start:stop] = attended[0, :, before:].transpose(0, 1)
+            attended, total = _forward(*_views(turned, z, facts, start, stop, before, memory), 0.0, True)
+            y[start:stop] = attended[0, :, front + before :].transpose(0, 1)
             sums.append(total)
-        ctx.facts, ctx.gains = facts, gains
+        ctx.facts, ctx.gains, ctx.memory = facts, gains, memory
         ctx.save_for_backward(z, turned, inverse, y, *sums)
         return y.view(rows, queries * dim)
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         facts: _Heads = ctx.facts
+        memory: Tensor | None = ctx.memory
+        front, gm = (0, None) if memory is None else (memory.shape[1], torch.zeros_like(memory))
         z, turned, inverse, y, *sums = ctx.saved_tensors
         queries, keys, dim = facts.heads
         rows, group = z.shape[0], queries // keys
@@ -275,13 +302,18 @@ class _Attention(torch.autograd.Function):
         for (start, stop, before), total in zip(facts.pieces(), sums, strict=True):
             one = slice(start, stop)
             # What is shared has its gradient in the first document; here it is no output.
-            gy, attended = _joined(None, g[one], before), _joined(y, y[one], before)
+            gy, attended = _joined(None, g[one], front + before), _joined(y, y[one], before)
+            attended = _joined(None, attended, front)
             gy, attended = gy.transpose(0, 1)[None], attended.transpose(0, 1)[None]
-            views = _views(turned, z, facts, start, stop, before)
+            views = _views(turned, z, facts, start, stop, before, memory)
             q, k, v = _backward(gy, *views, attended, total, 0.0, True)
             if group > 1:
                 k, v = (t.view(1, keys, group, -1, dim).sum(2) for t in (k, v))
             q, k, v = (t[0].transpose(0, 1) for t in (q, k, v))
+            if gm is not None:
+                gm[0] += k[:front]
+                gm[1] += v[:front]
+            q, k, v = q[front:], k[front:], v[front:]
             dq[one], dk[one], dv[one] = q[before:], k[before:], v[before:]
             if before:
                 dk[:before] += k[:before]
@@ -289,7 +321,7 @@ class _Attention(torch.autograd.Function):
         g_query, g_key = facts.kernels.heads_backward(
             (dq.view(rows, -1), dk.view(rows, -1)), z, gz, inverse, ctx.gains, facts.turn, rows, facts.heads
         )
-        return gz, g_query, g_key, None
+        return gz, g_query, g_key, gm, None
 
 
 def _joined(whole: Tensor | None, part: Tensor, before: int) -> Tensor:
@@ -300,13 +332,25 @@ def _joined(whole: Tensor | None, part: Tensor, before: int) -> Tensor:
 
 
 def _views(
-    turned: Tensor, z: Tensor, facts: _Heads, start: int, stop: int, before: int
+    turned: Tensor,
+    z: Tensor,
+    facts: _Heads,
+    start: int,
+    stop: int,
+    before: int,
+    memory: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Shows one document's queries, keys and values as attention wants them, [1, heads, T, dim]."""
+    """Shows one document's queries, keys and values as attention wants them, [1, heads, T, dim].
+
+    Keys and values that are no token's stand before them; their queries are zeros that nobody reads.
+    """
     queries, keys, dim = facts.heads
     q, k = _joined(turned, turned[start:stop], before).split([queries, keys], 1)
     values = z.view(z.shape[0], queries + 2 * keys, dim)[:, queries + keys :]
     v = _joined(values, values[start:stop], before)
+    if memory is not None:
+        q = _joined(None, q, memory.shape[1])
+        k, v = torch.cat([memory[0], k]), torch.cat([memory[1], v])
     q, k, v = (t.transpose(0, 1)[None] for t in (q, k, v))
     if queries > keys:
         k, v = (t.repeat_interleave(queries // keys, 1) for t in (k, v))

@@ -17,6 +17,8 @@ class Place:
     table stands behind the first one in the last dimension."""
     documents: list[list[int]] | None = None
     """Per row, where each document ends (the last entry is T); None: a row is one document."""
+    memory: tuple[Tensor, Tensor] | None = None
+    """Keys and values [1, kv_heads, n, head_dim] that every document sees before its own."""
     kept: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Keys and values that a later layer uses again (`nn/attention/reuse.py`)."""
 

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from kogata.core.amounts import format_bytes
+from kogata.core.amounts import counted, format_bytes
 
 if TYPE_CHECKING:
     from kogata.engine.check._common import Finding
@@ -32,22 +32,18 @@ def view(found: Checked) -> RenderableType:
         parts += [Text(), *(part for finding in told for part in _finding(finding))]
     counts = {level: sum(f.level == level for f in found.findings) for level in MARKS}
     if counts["problem"]:
-        said = f"{_count(counts['problem'], 'problem')}, {_count(counts['warning'], 'warning')}"
+        said = f"{counted(counts['problem'], 'problem')}, {counted(counts['warning'], 'warning')}"
         verdict = Text(said, "bold red")
     elif counts["warning"]:
-        verdict = Text(f"no problem, {_count(counts['warning'], 'warning')}", "yellow")
+        verdict = Text(f"no problem, {counted(counts['warning'], 'warning')}", "yellow")
     else:
         verdict = Text("✓ nothing wrong found", "green")
     return Group(*parts, Text(), verdict)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def _read(found: Checked) -> Iterator[RenderableType]:
     lost = f", {found.unusable:,} cannot be used" if found.unusable else ", all can be used"
-    yield Text.assemble((found.where, "bold"), f"   {_count(found.rows, 'row')}{lost}")
+    yield Text.assemble((found.where, "bold"), f"   {counted(found.rows, 'row')}{lost}")
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
@@ -60,7 +56,7 @@ def _read(found: Checked) -> Iterator[RenderableType]:
         where = files[0] if len(files) == 1 else f"{len(files)} files"
         table.add_row("columns", line + (f"   ({where})" if len(said) > 1 or len(files) > 1 else ""))
     for split, counts in found.facts["splits"].items():
-        size = f"{_count(counts['examples'], 'row')}, {format_bytes(counts['bytes'])} of text"
+        size = f"{counted(counts['examples'], 'row')}, {format_bytes(counts['bytes'])} of text"
         table.add_row(f"split {split}", size)
     language = found.facts.get("language_hint")
     table.add_row("language", "not told" if language in (None, "und") else str(language))
@@ -75,7 +71,7 @@ def _read(found: Checked) -> Iterator[RenderableType]:
 def _labels(found: Checked) -> Iterator[RenderableType]:
     if not found.labels:
         return
-    yield Text(f"\n{len(found.labels):,} labels, rows in training", "bold")
+    yield Text(f"\n{counted(len(found.labels), 'label')}, rows in training", "bold")
     some = list(found.labels.items())
     if len(some) > LABELS_SHOWN:
         some = [*some[: LABELS_SHOWN // 2], ("…", 0), *some[-LABELS_SHOWN // 2 :]]

@@ -13,6 +13,12 @@ def said(score: Mapping[str, Any]) -> str:
     return f"{score['accuracy']:.1%} ± {score['standard_error']:.1%}"
 
 
+def kept_score(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Gives the score of the method that was kept; None where a run made no classifier."""
+    facts = found["classifier"]
+    return facts["methods"][facts["method"]] if facts else None
+
+
 def best_line(found: Mapping[str, Any]) -> str | None:
     """Says in one line how good the classifier is; None where a run made none."""
     facts, scored = found["classifier"], found["labels"]
@@ -20,7 +26,7 @@ def best_line(found: Mapping[str, Any]) -> str | None:
         return f"{said(scored)} of {scored['n']:,} {scored['split']} rows right"
     if facts is None:
         return None
-    score = facts["methods"][facts["method"]]
+    score = kept_score(found) or {}
     return f"{said(score)} of {score['n']:,} {score['judged_on']} rows right, by {facts['method']}"
 
 

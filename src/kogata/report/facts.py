@@ -23,6 +23,7 @@ def highlights(receipts: Iterable[Receipt]) -> dict[str, Any]:
         "role": None,
         "classifier": None,
         "labels": None,
+        "answers": None,
     }
     for receipt in receipts:
         if receipt.parent is not None:
@@ -44,6 +45,8 @@ def highlights(receipts: Iterable[Receipt]) -> dict[str, Any]:
             found["classifier"] = facts if judged else None
         if receipt.kind == "scores" and facts.get("labels"):
             found["labels"] = facts["labels"]
+        if receipt.kind == "scores" and facts.get("examples"):
+            found["answers"] = facts["examples"]
         if receipt.kind == "bundle" and isinstance(facts.get("files"), dict):
             found["files"] = facts["files"]
     return found

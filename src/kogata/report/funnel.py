@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kogata.core.amounts import format_bytes, format_count
+from kogata.core.amounts import counted, format_bytes, format_count
 from kogata.core.receipt import Receipt
 from kogata.report.facts import accounts_of, bytes_per_token
 from kogata.report.plots import bar
@@ -20,16 +20,21 @@ def funnel_rows(receipts: Sequence[Receipt]) -> tuple[list[dict[str, Any]], str]
     accounts = accounts_of(receipts)
     density = bytes_per_token(receipts)
     most = max((account.get("read_bytes") or 0 for account in accounts.values()), default=0) or 1
+    rowwise = {receipt.label for receipt in receipts if receipt.parent is None and receipt.kind == "examples"}
     mixtures = {receipt.label: receipt.facts.get("mixture") for receipt in receipts if receipt.parent is None}
     rows = []
     for label, account in accounts.items():
         kept = account.get("kept_bytes") or 0
-        notes = [*_selection(account.get("extra") or {}), *_clusters(account.get("extra") or {})]
+        noun = "row" if label in rowwise else "document"
+        extra = account.get("extra") or {}
+        notes = [*_selection(extra), *_clusters(extra), *_trials(extra)]
         rows.append(
             {
                 "label": label,
-                "bar": bar(kept, most),
-                "kept": f"{account.get('kept', 0):,} documents, {_size(kept, density)}",
+                "bar": bar(account.get("kept") or 0, account.get("read") or 1)
+                if rowwise
+                else bar(kept, most),
+                "kept": f"{counted(account.get('kept', 0), noun)}, {_size(kept, density)}",
                 "notes": notes + _mixture(mixtures.get(label)),
                 "drops": _drops(account, density),
             }
@@ -37,6 +42,10 @@ def funnel_rows(receipts: Sequence[Receipt]) -> tuple[list[dict[str, Any]], str]
     if not rows:
         return rows, ""
     last = list(accounts.values())[-1]
+    if rowwise:
+        # Of rows, bytes read are those of the whole table, with what no column of the recipe names.
+        read = list(accounts.values())[0].get("read") or 0
+        return rows, f"{counted(last.get('kept', 0), 'row')} of {read:,} kept"
     summary = f"{(last.get('kept_bytes') or 0) / most:.1%} of the bytes kept"
     return rows + _tokens(receipts, most), summary
 
@@ -94,6 +103,18 @@ def _clusters(extra: Mapping[str, Any]) -> list[str]:
     if not isinstance(found, Mapping) or not found.get("clusters"):
         return []
     return [f"{found['clusters']:,} groups of duplicates, the largest of {found.get('largest', 2):,}"]
+
+
+def _trials(extra: Mapping[str, Any]) -> list[str]:
+    """Says what small models told of mixtures."""
+    found = extra.get("trials")
+    if not isinstance(found, Mapping) or "mixtures" not in found:
+        return []
+    promise = (
+        f"{found['predicted_by_size']:.3f} to {found['predicted']:.3f} bits per byte, ±{found['error']:.3f}"
+    )
+    how = "by size, for they know no better" if found["kept_by_size"] else "learned from them"
+    return [f"{len(found['mixtures'])} small models tried mixtures: {promise}; weights {how}"]
 
 
 def _mixture(found: Any) -> list[str]:

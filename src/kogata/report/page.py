@@ -31,8 +31,12 @@ def write_report(folder: Path) -> Path:
     Raises:
         RecipeError: the folder holds no ledger.
     """
-    page = make_page(Path(folder))
-    target = Path(folder) / NAME
+    return write_page(Path(folder), make_page(Path(folder)))
+
+
+def write_page(folder: Path, page: str) -> Path:
+    """Writes a page's text to `report.html` of a folder, whole or not at all."""
+    target = folder / NAME
     beside = target.with_name(f".{NAME}.{os.getpid()}")
     beside.write_text(page, encoding="utf-8", errors="replace")
     os.replace(beside, target)
@@ -48,10 +52,9 @@ def make_page(folder: Path) -> str:
             expected="a folder with receipts.jsonl and plan.json",
             remedy="name the folder a run left, for example runs/novels",
         )
-    plan = _json(folder / "plan.json")
-    rows = _lines(folder / "receipts.jsonl")
-    receipts = newest([Receipt.from_dict(row) for row in rows])
-    metrics = _lines(folder / "metrics.jsonl")
+    plan = read_json(folder / "plan.json")
+    receipts = newest([Receipt.from_dict(row) for row in read_lines(folder / "receipts.jsonl")])
+    metrics = read_lines(folder / "metrics.jsonl")
     asked = plan.get("recipe") or {}
     budget = _budget(asked.get("budget") or {})
     machine = Machine.from_dict(plan.get("machine") or {})
@@ -68,10 +71,9 @@ def make_page(folder: Path) -> str:
     quality = sections.quality_rows(found)
     funnel, funnel_summary = funnel_rows(receipts)
     costs, total, cost_notes = sections.cost_rows(receipts, forecasts, plan)
-    return _template().render(
-        release=__version__,
-        css=_source("page.css"),
-        js=_source("page.js"),
+    return render(
+        "page.html",
+        made_from="this folder's ledger",
         title=asked.get("name") or label,
         subtitle=" · ".join(subtitle),
         status=status,
@@ -82,6 +84,7 @@ def make_page(folder: Path) -> str:
         has_bars=any(row.get("bar") for row in quality),
         quality_notes=sections.quality_notes(found),
         files=sections.file_rows(found["files"]),
+        files_scored=any(facts.get("bits_per_byte") is not None for facts in found["files"].values()),
         file_note=sections.file_note(found),
         costs=costs,
         total=total,
@@ -90,7 +93,7 @@ def make_page(folder: Path) -> str:
         funnel=funnel,
         funnel_summary=funnel_summary,
         choices=sections.choice_rows(receipts),
-        recipe=sections.coloured_yaml(_text(folder / "recipe.yaml")),
+        recipe=sections.coloured_yaml(read_text(folder / "recipe.yaml")),
         machine=sections.machine_rows(machine, receipts),
         use=sections.how_to_use(f"runs/{label}", found) if status == "done" else None,
         receipts=sections.receipt_rows(receipts),
@@ -117,10 +120,12 @@ def status_of(receipts: list[Receipt], planned: list[str]) -> tuple[str, Receipt
     return ("unfinished", None) if missing or not own else ("done", None)
 
 
-def _template() -> jinja2.Template:
+def render(name: str, **parts: Any) -> str:
+    """Fills a page's template in."""
     loader = jinja2.FileSystemLoader(HERE)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template("page.html")
+    css, js = _source("page.css"), _source("page.js")
+    return environment.get_template(name).render(release=__version__, css=css, js=js, **parts)
 
 
 def _source(name: str) -> Markup:
@@ -128,22 +133,24 @@ def _source(name: str) -> Markup:
     return Markup((HERE / name).read_text(encoding="utf-8"))
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Reads a file that may be missing or damaged."""
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads an object; a missing or damaged file holds none."""
     try:
-        found = json.loads(_text(path) or "{}")
+        found = json.loads(read_text(path) or "{}")
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[dict[str, Any]]:
     """Reads whole lines; one that a kill cut off is passed over."""
     found = []
-    for line in _text(path).splitlines():
+    for line in read_text(path).splitlines():
         try:
             row = json.loads(line)
         except ValueError:

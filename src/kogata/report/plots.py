@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from markupsafe import Markup
 
@@ -70,9 +70,12 @@ def line_plot(series: Sequence[Series], x: Axis, y: Axis, *, title: str, small: 
     for line in kept:
         if line.dots:
             inside = [point for point in line.points if y_low <= point[1] <= y_high]
-            joined = "M" + "L".join(at(point) for point in line.points)
-            shapes.append(f'<path class="line thin {line.colour}" d="{joined}"/>')
+            if len(line.points) > 1:
+                joined = "M" + "L".join(at(point) for point in line.points)
+                shapes.append(f'<path class="line thin {line.colour}" d="{joined}"/>')
             dots.append(f'<path class="dots {line.colour}" d="{"".join(f"M{at(p)}h0" for p in inside)}"/>')
+        elif len(line.points) == 1:
+            dots.append(f'<path class="dots {line.colour}" d="M{at(line.points[0])}h0"/>')
         else:
             style = "faint" if line.faint else "line"
             joined = "M" + "L".join(at(point) for point in line.points)
@@ -118,6 +121,134 @@ def line_plot(series: Sequence[Series], x: Axis, y: Axis, *, title: str, small: 
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Spot:
+    """One point of a scatter: its letter, and beside it what each seed gave."""
+
+    letter: str
+    name: str
+    colour: str
+    x: float
+    y: float
+    seeds: list[Point] = field(default_factory=list)
+
+    def scaled(self, factor: float) -> Spot:
+        """Gives the spot with its y in other units."""
+        seeds = [(x, y * factor) for x, y in self.seeds]
+        return replace(self, y=self.y * factor, seeds=seeds)
+
+
+def scatter(
+    spots: Sequence[Spot], x: Axis, y: Axis, front: Sequence[int], *, title: str, aside: str = ""
+) -> Markup:
+    """Draws spots by cost and quality, and through those on the front (places in order) a line of steps.
+
+    The x axis shows at least the upper quarter of the way from nothing, so that a trifle looks like one.
+    """
+    every = [(spot.x, spot.y) for spot in spots] + [point for spot in spots for point in spot.seeds]
+    every = _finite(every)
+    if not every:
+        return Markup("")
+    most = max(point[0] for point in every)
+    low_x = min(min(point[0] for point in every), 0.75 * most)
+    low_x, high_x = max(0.0, low_x - 0.08 * (most - low_x)), most + 0.08 * (most - low_x)
+    low_y, high_y = min(point[1] for point in every), max(point[1] for point in every)
+    margin = 0.12 * (high_y - low_y) or 0.02 * (abs(high_y) or 1.0)
+    low_y, high_y = low_y - margin, high_y + margin
+    to_x, to_y = (
+        _scale(low_x, high_x if high_x > low_x else low_x + 1.0, WIDTH),
+        _scale(low_y, high_y, HEIGHT),
+    )
+
+    def at(point: Point) -> str:
+        return f"{to_x(point[0]):.1f} {HEIGHT - to_y(point[1]):.1f}"
+
+    shapes, dots, marks = [], [], []
+    for value in ticks(low_y, high_y, 4):
+        level = HEIGHT - to_y(value)
+        shapes.append(f'<path class="grid" d="M0 {level:.1f}H{WIDTH}"/>')
+        marks.append(_mark("y", f"top:{100 * level / HEIGHT:.2f}%", y.write(value)))
+    for number, value in enumerate(x.ticks(low_x, high_x, 4)):
+        kind = "x odd" if number % 2 else "x"
+        marks.append(_mark(kind, f"left:{100 * to_x(value) / WIDTH:.2f}%", x.write(value)))
+    steps = "".join(
+        f"M{at((spots[place].x, spots[place].y))}"
+        if number == 0
+        else f"H{to_x(spots[place].x):.1f}V{HEIGHT - to_y(spots[place].y):.1f}"
+        for number, place in enumerate(front)
+    )
+    if front:
+        shapes.append(f'<path class="front" d="{steps}H{WIDTH}"/>')
+    taken: list[tuple[float, float]] = []
+    for number, spot in enumerate(spots):
+        seeds = "".join(f"M{at(point)}h0" for point in _finite(spot.seeds))
+        dots.append(f'<path class="dots seed {spot.colour}" d="{seeds}"/>' if seeds else "")
+        dots.append(f'<path class="dots {spot.colour}" d="M{at((spot.x, spot.y))}h0"/>')
+        left, top = 100 * to_x(spot.x) / WIDTH, 100 * (1 - to_y(spot.y) / HEIGHT)
+        place = next((way for way in WAYS if _free(left, top, way, taken)), WAYS[0])
+        taken.append((left + SIDE * place[0], top + UP * place[1]))
+        marks.append(
+            _SPOT.format(
+                colour=spot.colour,
+                state="on" if number in front else "off",
+                left=f"{left:.2f}",
+                top=f"{top:.2f}",
+                down=round(20 * place[1]),
+                aside=round(20 * place[0]),
+                told=f"{spot.letter} {spot.name}: {y.write(spot.y)} at {x.write(spot.x)}",
+                letter=spot.letter,
+            )
+        )
+    return _SCATTER.format(
+        title=title,
+        aside=aside,
+        shapes=Markup("".join(shapes)),
+        dots=Markup("".join(dots)),
+        marks=Markup("").join(marks),
+        size=f"{WIDTH} {HEIGHT}",
+    )
+
+
+_SPOT = Markup(
+    '<span class="spot {colour} {state}" style="left:{left}%;top:{top}%;margin:{down}px 0 0 {aside}px" '
+    'title="{told}">{letter}</span>'
+)
+_SCATTER = Markup(
+    '<figure class="plot scatter"><figcaption><b>{title}</b><span class="keys">{aside}</span></figcaption>'
+    '<div class="area"><svg viewBox="0 0 {size}" preserveAspectRatio="none" role="img" aria-label="{title}">'
+    '{shapes}</svg><svg class="over" viewBox="0 0 {size}" preserveAspectRatio="none" aria-hidden="true">'
+    "{dots}</svg>{marks}</div></figure>"
+)
+
+WAYS = ((0.7, -0.7), (0.7, 0.7), (-0.7, -0.7), (-0.7, 0.7), (1.4, 0.0), (-1.4, 0.0), (0.0, -1.4), (0.0, 1.4))
+"""Where a spot's letter may stand, from its point on."""
+SIDE, UP = 5.0, 9.0
+"""What a letter takes of a plot's width and height, about, in per cent."""
+
+
+def _free(left: float, top: float, way: tuple[float, float], taken: Sequence[tuple[float, float]]) -> bool:
+    """Says whether a letter in a place lies inside the plot and on no other letter."""
+    x, y = left + SIDE * way[0], top + UP * way[1]
+    if not (2 <= x <= 98 and 3 <= y <= 97):
+        return False
+    return all(abs(x - other[0]) >= SIDE or abs(y - other[1]) >= UP for other in taken)
+
+
+def gap_bar(mean: float, low: float | None, high: float | None, span: float, *, style: str) -> Markup:
+    """Draws a difference about zero with its interval; an interval that runs out of the track is cut off."""
+
+    def place(value: float) -> float:
+        return 50 + 50 * max(-1.0, min(1.0, value / span)) if span > 0 else 50.0
+
+    whisker = Markup("")
+    if low is not None and high is not None:
+        left, right = place(low), place(high)
+        whisker = Markup('<b style="left:{:.2f}%;width:{:.2f}%"></b>').format(left, max(0.0, right - left))
+    return Markup('<div class="gap {}">{}<i style="left:{:.2f}%"></i></div>').format(
+        style, whisker, place(mean)
+    )
+
+
 def _mark(kind: str, place: str, text: str) -> Markup:
     return Markup('<span class="tick {}" style="{}">{}</span>').format(kind, place, text)
 
@@ -146,6 +277,12 @@ def ticks(low: float, high: float, wanted: int) -> list[float]:
     step = min((factor * power for factor in (1, 2, 2.5, 5, 10)), key=lambda size: abs(size - raw))
     first = math.ceil(low / step - 1e-9)
     return [round(n * step, 12) for n in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def byte_ticks(low: float, high: float, wanted: int) -> list[float]:
+    """Chooses amounts of bytes that are round in binary units."""
+    step = 2.0 ** round(math.log2(max(1.0, (high - low) / max(wanted, 1))))
+    return [n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 CLOCK_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)

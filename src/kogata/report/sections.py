@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from kogata.core.amounts import Budget, Cost, format_bytes, format_count, format_seconds
+from kogata.core.amounts import Budget, Cost, counted, format_bytes, format_count, format_seconds
 from kogata.core.receipt import Machine, Receipt, total_cost
 from kogata.report import classifier
 from kogata.report.cards import as_recipe
@@ -46,6 +46,13 @@ def tiles(receipts: Sequence[Receipt], found: Mapping[str, Any], budget: Budget)
             f"{score['value']:.3f}",
             [f"bits per byte, windows of {score.get('window', '?')} tokens"],
         )
+    judged = found["labels"] or classifier.kept_score(found)
+    if judged:
+        tile("Rows right", f"{judged['accuracy']:.1%}", [classifier.best_line(found) or ""])
+    if found["answers"]:
+        before = found["answers"].get("base_loss_nats_per_token")
+        line = ["nats a token", *([f"{before:.3f} before training"] if before is not None else [])]
+        tile("Held-out answers", f"{found['answers']['loss_nats_per_token']:.3f}", line)
     limit = [f"budget {format_seconds(budget.time)}, start and report included"] if budget.time else []
     if (first.seconds or 0) > (spent.seconds or 0) + 0.01:
         limit.append(f"{format_seconds(first.seconds)} with what was reused")
@@ -81,6 +88,12 @@ def _shape(spec: Mapping[str, Any]) -> str:
 def quality_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Gives the quality table: bits per byte, then grammar pairs with their error and kinds."""
     rows: list[dict[str, Any]] = classifier.rows(found)
+    answers = found["answers"]
+    if answers:
+        rows.append({"name": "held-out answers", "value": f"{answers['loss_nats_per_token']:.4f}"})
+        before = answers.get("base_loss_nats_per_token")
+        if before is not None:
+            rows.append({"name": "before training", "value": f"{before:.4f}", "minor": True})
     score = found["bits_per_byte_facts"]
     if score:
         rows.append({"name": "bits per byte", "value": f"{score['value']:.4f}"})
@@ -105,6 +118,10 @@ def quality_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 def quality_notes(found: Mapping[str, Any]) -> list[str]:
     """Says what the scores were measured on."""
     notes = classifier.notes(found)
+    answers = found["answers"]
+    if answers:
+        rows = f" of {counted(answers['rows'], 'row')}" if answers.get("rows") else ""
+        notes.append(f"Nats a token of the answers{rows} that were not trained on; lower is better.")
     score = found["bits_per_byte_facts"]
     if score and score.get("bytes"):
         count = score.get("documents")
@@ -154,8 +171,10 @@ def sample_rows(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for row in rows:
         if row["prompt"] and row["text"].startswith(row["prompt"]):
             row["text"] = row["text"][len(row["prompt"]) :]
-        if row["expected"]:
-            row["text"] = "\n" + row["text"].strip()
+        row["sides"] = []
+        if row["expected"] or row["before"]:
+            names = (("before training", "before"), ("now", "text"), ("expected", "expected"))
+            row["sides"] = [(name, row[key].strip()) for name, key in names if key == "text" or row[key]]
         row["lang"] = language(row["prompt"] + row["text"]) or ""
     return rows
 

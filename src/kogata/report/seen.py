@@ -12,6 +12,7 @@ from kogata.report.plots import Axis, Point, Series, line_plot, smooth
 
 COLOURS = "abcdef"
 """Of the page; sources beyond them are drawn as one."""
+SEEN_LITTLE = "Less than 1% of the text was seen at least once."
 COLUMNS = (
     ("difficulty", "Difficulty: 0 the easiest text, 1 the hardest", 1.0),
     ("context", "Tokens of a window", None),
@@ -75,7 +76,8 @@ def seen_notes(training: Mapping[str, Any]) -> list[str]:
     if training.get("ran_out"):
         notes.append(f"Run out, so that the others gave more: {', '.join(training['ran_out'])}.")
     if training.get("seen_share") is not None:
-        notes.append(f"{training['seen_share']:.0%} of the text was seen at least once.")
+        share = training["seen_share"]
+        notes.append(f"{share:.0%} of the text was seen at least once." if share >= 0.01 else SEEN_LITTLE)
     if training.get("epochs_begun") is not None:
         notes.append(f"{training['epochs_begun']} epochs begun; where text is left out they are shorter.")
     if isinstance(training.get("pieces"), Mapping) and training["pieces"]:

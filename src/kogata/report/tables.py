@@ -12,12 +12,14 @@ from rich.text import Text
 
 from kogata.core.amounts import Budget, Cost, format_bytes, format_count, format_joules, format_seconds
 from kogata.core.receipt import Receipt, total_cost
+from kogata.core.statistics import Difference
 from kogata.report.cards import SECTIONS, Card, as_recipe
 from kogata.report.classifier import best_line
 from kogata.report.facts import highlights, joules_text, reason_text
 
 if TYPE_CHECKING:
     from kogata.core.recipe import Plan
+    from kogata.report.choosing import Quality
 
 COLOURS = {
     "done": "green", "reused": "cyan", "fused": "dim", "failed": "bold red", "refused": "bold red",
@@ -155,6 +157,11 @@ def run_view(run: Any) -> RenderableType:
         table.add_row(
             "quality", Text(f"{found['bits_per_byte']:.3f} bits per byte on held-out text", "bold green")
         )
+    if found["answers"]:
+        before = found["answers"].get("base_loss_nats_per_token")
+        told = f"{found['answers']['loss_nats_per_token']:.3f} nats a token of held-out answers"
+        told += f", {before:.3f} before training" if before is not None else ""
+        table.add_row("quality", Text(told, "bold green"))
     if best_line(found):
         table.add_row("quality", Text(str(best_line(found)), "bold green"))
     if found["minimal_pairs"]:
@@ -196,26 +203,36 @@ def receipts_view(receipts: list[Receipt]) -> RenderableType:
 # Compare
 
 
+def comparison_dict(found: Any) -> dict[str, Any]:
+    """Gives a comparison as plain values for JSON, with where it lies."""
+    return {**found.to_dict(), "path": str(found.path), "report": str(found.path / "report.html")}
+
+
 def comparison_view(found: dict[str, Any]) -> RenderableType:
     """Shows a comparison: each variant's quality and cost, the paired difference, the verdict."""
+    from kogata.report.choosing import Quality
+
     seeds = found.get("seeds") or []
     head = Text.assemble(
         (f"{found.get('name', '')}", "bold"), f"   {len(seeds)} paired seeds, equal {found.get('match')}"
     )
-    quality = ("bits per byte", "difference (95 %)", "verdict", "grammar pairs")
-    names = ("variant", *quality, "training", "in all", "memory")
+    quality = Quality.of(found.get("judged_by"))
+    judged = quality.measure if quality else ""
+    columns = (quality.name if quality else "score", "difference (95 %)", "verdict", "grammar pairs")
+    names = ("variant", *columns, "training", "in all", "memory")
     rows: list[tuple[Text | str, ...]] = []
     for row in found.get("rows", []):
         measures = row.get("measures", {})
-        score = measures.get("bits_per_byte", {})
+        score = measures.get(judged, {})
         verdict = str(score.get("verdict") or "")
         colour = {"better": "bold green", "worse": "bold red"}.get(verdict, "yellow")
+        pairs = measures.get("minimal_pairs", {}) if judged != "minimal_pairs" else {}
         cells = (
             Text(str(row.get("variant", "")), "bold"),
-            _spread(score, ".4f"),
-            _interval(score.get("difference")),
+            _spread(score, ".1%" if quality and quality.share else ".4f"),
+            _interval(score.get("difference"), quality),
             Text(verdict, colour),
-            _spread(measures.get("minimal_pairs", {}), ".1%"),
+            _spread(pairs, ".1%"),
             format_seconds(measures.get("training_seconds", {}).get("mean")),
             format_seconds(measures.get("total_seconds", {}).get("mean")),
             format_bytes(measures.get("peak_bytes", {}).get("mean")),
@@ -227,7 +244,8 @@ def comparison_view(found: dict[str, Any]) -> RenderableType:
     table = _table(*(names[at] for at in kept), right=right)
     for cells in rows:
         table.add_row(*(cells[at] for at in kept))
-    return Group(head, Text(), table)
+    page = [Text(), Text(f"report  {found['report']}", "dim")] if found.get("report") else []
+    return Group(head, Text(), table, *page)
 
 
 def _spread(measure: dict[str, Any], form: str) -> str:
@@ -237,12 +255,11 @@ def _spread(measure: dict[str, Any], form: str) -> str:
     return format(measure["mean"], form) + (f" ± {format(half, form)}" if half is not None else "")
 
 
-def _interval(gap: dict[str, Any] | None) -> str:
-    if not gap:
+def _interval(gap: dict[str, Any] | None, quality: Quality | None) -> str:
+    if not gap or quality is None:
         return ""
-    if gap.get("low") is None:
-        return f"{gap['mean']:+.4f}"
-    return f"{gap['mean']:+.4f} [{gap['low']:+.4f}, {gap['high']:+.4f}]"
+    found = Difference(**gap)
+    return f"{quality.gap(found.mean)} {quality.interval(found)}".rstrip()
 
 
 # Stages, store

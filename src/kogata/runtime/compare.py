@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,14 +22,24 @@ from kogata.runtime.system import write_beside
 BASELINE = "as it stands"
 MEASURES: dict[str, tuple[str, bool | None]] = {
     "bits_per_byte": ("bits per byte", True),
-    "minimal_pairs": ("minimal pairs", False),
+    "answer_loss": ("nats a token of answers", True),
+    "accuracy": ("rows right", False),
+    "hidden_tokens": ("hidden tokens told right", False),
+    "minimal_pairs": ("grammar pairs", False),
     "training_seconds": ("training", None),
     "total_seconds": ("all stages", None),
+    "joules_low": ("energy, low end", None),
+    "joules_high": ("energy, high end", None),
     "peak_bytes": ("peak memory", None),
     "model_bytes": ("model", None),
+    "file_bytes": ("largest file", None),
 }
-"""Measure → its name and whether lower is better (None: no judgement, it is the cost)."""
+"""Measure → its name and whether lower is better (None: no judgement, it is the cost).
 
+The first measure of quality that the recipe as it stands was scored by is the one variants are judged by.
+"""
+
+NAME = "comparison.json"
 LENGTHS = ("steps", "tokens", "epochs", "time")
 
 
@@ -41,8 +52,11 @@ class Comparison:
     seeds: list[int]
     values: dict[str, dict[str, list[float]]]
     """Variant → measure → one value a seed."""
+    folders: dict[str, list[str]]
+    """Variant → the folder of each seed's run, from the comparison's folder on."""
     path: Path
     machine: dict[str, Any]
+    energy_source: str | None = None
 
     def rows(self) -> list[dict[str, Any]]:
         """Gives one row per variant: means, intervals, differences, verdicts."""
@@ -69,7 +83,10 @@ class Comparison:
             "name": self.name,
             "match": self.match,
             "seeds": self.seeds,
+            "judged_by": judged_by(self.values[BASELINE]),
             "rows": self.rows(),
+            "folders": self.folders,
+            "energy_source": self.energy_source,
             "machine": self.machine,
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -79,6 +96,7 @@ def compare(
     recipe: Recipe,
     *,
     run: Callable[..., Any],
+    report: Callable[[Path], Any],
     without: Sequence[str] = (),
     settings: Mapping[str, Sequence[Any]] | None = None,
     seeds: int | Sequence[int] = 3,
@@ -95,6 +113,7 @@ def compare(
 
     Args:
         run: `kogata.api.run`.
+        report: `kogata.api.report`, which writes the comparison's page.
         without: labels of stages to leave out, one variant each.
         settings: address → values, one variant for each value.
         seeds: how many, or which.
@@ -116,6 +135,8 @@ def compare(
         )
     folder = out if out is not None else Path("runs") / f"{recipe.name}-compare"
     values: dict[str, dict[str, list[float]]] = {variant: {} for variant in variants}
+    folders: dict[str, list[str]] = {variant: [] for variant in variants}
+    source: str | None = None
     names = list(variants)
     measured: dict[str, Any] | None = None
     for number, seed in enumerate(chosen):
@@ -133,34 +154,74 @@ def compare(
                 measured = _training(finished)
             for measure, value in measures_of(finished).items():
                 values[variant].setdefault(measure, []).append(value)
+            folders[variant].append(Path(os.path.relpath(finished.path, folder)).as_posix())
+            joules = finished.cost(first=True).joules
+            source = joules.source if joules else source
     found = Comparison(
         name=recipe.name,
         match=match,
         seeds=chosen,
         values=values,
+        folders=folders,
         path=folder,
         machine=machine_profile().to_dict(),
+        energy_source=source,
     )
     text = json.dumps(found.to_dict(), ensure_ascii=False, indent=1)
-    write_beside(folder / "comparison.json", text.encode())
+    write_beside(folder / NAME, text.encode())
+    report(folder)
     return found
+
+
+def judged_by(measures: Mapping[str, Any]) -> str | None:
+    """Names the measure of quality that variants are judged by; None where nothing was scored."""
+    return next((name for name in MEASURES if MEASURES[name][1] is not None and name in measures), None)
 
 
 def measures_of(run: Any) -> dict[str, float]:
     """Gathers a run's quality and cost by measure; what was not measured is left out."""
     scores = run.scores()
-    found: dict[str, float | None] = {
-        "bits_per_byte": (scores.get("bits_per_byte") or {}).get("value"),
-        "minimal_pairs": (scores.get("minimal_pairs") or {}).get("accuracy"),
-    }
-    trained = [
-        item for item in run.receipts if item.parent is None and item.kind == "model" and item.first_cost
-    ]
-    found["training_seconds"] = sum(item.first_cost.seconds or 0.0 for item in trained) if trained else None
+    trained = [item for item in run.receipts if item.parent is None and _learned(item)]
+    last = trained[-1].facts or {} if trained else {}
     total = run.cost(first=True)
-    found |= {"total_seconds": total.seconds, "peak_bytes": total.peak_bytes}
-    found["model_bytes"] = trained[-1].first_cost.size_bytes if trained else None
+    found: dict[str, float | None] = {
+        "bits_per_byte": _part(scores, "bits_per_byte", "value"),
+        "answer_loss": _part(scores, "examples", "loss_nats_per_token"),
+        "accuracy": _part(last, "methods", last.get("method"), "accuracy"),
+        "hidden_tokens": _part(last, "heldout", "accuracy"),
+        "minimal_pairs": _part(scores, "minimal_pairs", "accuracy"),
+        "training_seconds": sum(item.first_cost.seconds or 0.0 for item in trained) if trained else None,
+        "total_seconds": total.seconds,
+        "joules_low": total.joules.low if total.joules else None,
+        "joules_high": total.joules.high if total.joules else None,
+        "peak_bytes": total.peak_bytes,
+        "model_bytes": trained[-1].first_cost.size_bytes if trained else None,
+        "file_bytes": _largest_file(run),
+    }
+    if scores.get("labels"):
+        found["accuracy"] = _part(scores, "labels", "accuracy")
     return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def _learned(receipt: Any) -> bool:
+    """Says whether a receipt is of weights that were made from something, not of a model that was read."""
+    made = receipt.kind in ("model", "adapter") and receipt.first_cost is not None
+    return made and any(digest is not None for digest in receipt.inputs.values())
+
+
+def _part(facts: Mapping[str, Any], *names: Any) -> Any:
+    """Reads a fact by its path; None where a part of it is missing."""
+    value: Any = facts
+    for name in names:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _largest_file(run: Any) -> float | None:
+    """Gives the bytes of the largest file to deploy, which is what `budget.size` counts."""
+    files = [receipt.facts.get("files") or {} for receipt in run.receipts if receipt.kind == "bundle"]
+    sizes = [facts["bytes"] for facts in (files[-1] if files else {}).values() if facts.get("bytes")]
+    return max(sizes, default=None)
 
 
 def _variants(

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -106,6 +106,17 @@ class WorkerBench:
             self.tokens = (self.tokens or 0) + tokens
         if flops is not None:
             self.flops = (self.flops or 0.0) + flops
+
+    def spread(
+        self,
+        make: Callable[[], Callable[[list[Any]], list[Any]]],
+        batches: Iterable[list[Any]],
+        seconds: float,
+        late: Callable[[Any], Any],
+    ) -> Iterator[list[Any]]:
+        from kogata.runtime.cluster import on_ray
+
+        return on_ray(make, batches, seconds, late)
 
     def run(self, steps: Sequence[Step], budget: Budget, seed: int) -> list[Receipt]:
         self._pipe.send(
@@ -218,7 +229,7 @@ def _run_documents(
     timers: list[_Timer] = []
     counts: list[Account] = []
     for stage in stages:
-        account = Account()
+        account = Account(bench=bench)
         upstream = _watch(documents, bench)
         timer = _Timer(stage.each(upstream, account))
         timers.append(timer)

@@ -51,8 +51,9 @@ class Export(Stage):
     makes = Kind.BUNDLE
     imports_torch = True
 
-    formats: Annotated[list[str], BeforeValidator(_formats), Field(min_length=1)] = Field(
-        default=["hf", "gguf-q8_0"], description="what to write: hf, gguf-f32, gguf-f16, gguf-q8_0"
+    formats: Annotated[list[str], BeforeValidator(_formats)] = Field(
+        default=["hf", "gguf-q8_0"],
+        description="what to write: hf, gguf-f32, gguf-f16, gguf-q8_0; []: an adapter alone",
     )
     tolerance: float | Literal["auto"] = Field(
         default="auto",
@@ -86,9 +87,23 @@ class Export(Stage):
     def resolve(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Resolved:
         """Refuses what a format cannot hold, and chooses how much text each file is scored on."""
         from kogata.engine.export._common import get_format
+        from kogata.engine.finetune._common import refuse_merge
 
-        model, corpus = facts["model"], facts.get("corpus")
+        model, corpus, adapter = facts["model"], facts.get("corpus"), facts.get("adapter")
         assert model is not None
+        if not self.formats and adapter is None:
+            raise RecipeError(
+                "export has nothing to write",
+                where="formats of export",
+                found="[], and no adapter",
+                expected="at least one format",
+            )
+        if self.formats and adapter is not None:
+            refuse_merge(
+                adapter.get("method"),
+                "formats of export",
+                "`formats: []` hands on the adapter alone; evaluate and `kogata chat` use it with its model",
+            )
         for name in self.formats:
             why = get_format(name).refuse(model) if model.get("parameters") is not None else None
             if why:
@@ -155,9 +170,10 @@ class Export(Stage):
 
         model, corpus = one(given, "model"), given.get("corpus")
         adapter = given.get("adapter")
-        if adapter is not None:
+        if adapter is not None and self.formats:
             model = _merged(model, adapter, bench)
-        texts = [] if _reads_only(model.facts) else self._texts(corpus, given.get("examples"))
+        unread = _reads_only(model.facts) or not self.formats
+        texts = [] if unread else self._texts(corpus, given.get("examples"))
         window = engine.default_window(model.facts.get("context"))
         size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
         own, ids, end_id = _own_score(model, texts, window) if texts else (None, [], None)
@@ -263,19 +279,22 @@ def _write_modelfile(model: Path, places: list[str], bench: Bench) -> None:
 
 
 def _copied(adapter: Path, place: Path) -> Facts:
-    """Copies what peft reads of an adapter."""
+    """Copies what peft reads of an adapter; or Kogata, where peft has no such kind."""
     import shutil
+
+    from kogata.engine.adapters import OWN, read_config
 
     place.mkdir()
     for item in sorted(adapter.iterdir()):
         if item.is_file() and item.name not in ("manifest.json", "metrics.jsonl"):
             shutil.copyfile(item, place / item.name)
     sizes = [item.stat().st_size for item in place.iterdir()]
+    reader = "kogata" if str(read_config(adapter).get("peft_type")).startswith(OWN) else "peft"
     return {
-        "format": "peft",
+        "format": reader,
         "bytes": sum(sizes),
         "largest_file": max(sizes),
-        "runtime": "peft",
+        "runtime": reader,
         "bits_per_byte": None,
         "scored_bytes": 0,
         "notes": [],

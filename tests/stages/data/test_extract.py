@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import multiprocessing
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dedup_bench import data_bench
 from pydantic import ValidationError
 from web_archives import JAPANESE, PROSE, page, response
 
@@ -14,6 +22,9 @@ from kogata.core.artifact import Document
 from kogata.core.errors import DataError, KogataError, RecipeError
 from kogata.core.receipt import Machine
 from kogata.core.stage import Account, Share
+from kogata.engine.web.convert import Converter, Outcome
+from kogata.engine.web.page import Page
+from kogata.engine.web.saved import _read, convert_and_save
 from kogata.stages.data.extract import Extract
 
 pytest.importorskip("fastwarc")
@@ -145,7 +156,7 @@ def test_a_process_that_dies_is_an_error_and_not_a_wait(crawl: Path, monkeypatch
         extracted(path=str(crawl), processes=2)
 
 
-def leave(pipe: Any, converter: Any) -> None:
+def leave(pipe: Any, converter: Any, place: Any) -> None:
     """Ends the process at once, as the system does with one that takes too much memory."""
     import os
 
@@ -166,3 +177,122 @@ def test_the_plan_knows_pages_and_processes(crawl: Path) -> None:
     assert small.reasons["processes"] == "2: as many as the memory holds"
     many = stage.resolve({}, Machine(cores=64), Share(memory_bytes=2**36))
     assert many.reasons["processes"] == "8: more would wait for the one that reads"
+
+
+def test_a_killed_run_goes_on_with_the_shard_it_was_in(
+    crawl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, counted = extracted(path=str(crawl), heldout=0)
+    bench = data_bench(tmp_path)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(crawl), str(bench.checkpoints)], timeout=60)
+    assert killed.returncode == -9
+    converted: list[str] = []
+    convert = Converter._convert
+
+    def spied(self: Converter, page: Page, extract: Any) -> Outcome:
+        converted.append(page.id)
+        return convert(self, page, extract)
+
+    monkeypatch.setattr(Converter, "_convert", spied)
+    again, account = resumed(bench, path=str(crawl), heldout=0)
+    assert again == whole and account.to_dict() == counted.to_dict()
+    assert len(converted) == 43 - 16, "two shards of eight were whole"
+    del converted[:]
+    assert resumed(bench, path=str(crawl), heldout=0)[0] == whole and not converted
+    # Whatever the folder holds, a page is its own.
+    other = tmp_path / "other.html"
+    other.write_text(page(text_of(300)), encoding="utf-8")
+    ((only,), _) = resumed(bench, path=str(other), heldout=0)
+    assert only.text.startswith("Page 300") and converted == ["other.html"]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from types import SimpleNamespace
+from kogata.core.stage import Account
+from kogata.engine.web import saved
+from kogata.stages.data.extract import Extract
+saved.SHARD_PAGES = 8
+stage = Extract(path=sys.argv[1], heldout=0, processes=1)
+account = Account(bench=SimpleNamespace(checkpoints=Path(sys.argv[2])))
+for number, document in enumerate(stage.each([], account), 1):
+    if number == 20:
+        os.kill(os.getpid(), 9)
+"""
+
+
+def resumed(bench: Any, **settings: Any) -> tuple[list[Document], Account]:
+    account = Account(bench=bench)
+    return list(Extract.model_validate({"processes": 1, **settings}).each([], account)), account
+
+
+class Lossy(Converter):
+    """Rejects a page whose text no valid UTF-8 holds."""
+
+    def start(self) -> Any:
+        text = "あ\n\u2028\ud83d" + "\ude00\udc80"
+        return lambda page: Outcome(Document(page.id, text), "undecodable bytes", 3, {"encodings/cp932": 1})
+
+
+def test_what_is_kept_of_a_rejected_page_is_the_same_to_the_last_surrogate(tmp_path: Path) -> None:
+    converter = Lossy(extractor="", settings=None)
+    pages = [Page(id=name, source="x", content=b"") for name in "ab"]
+    made = [converter.start()(page) for page in pages]
+    begun = convert_and_save(pages, converter, 1, tmp_path)
+    assert next(begun) == made[0]
+    begun.close()
+    assert list(convert_and_save(pages, converter, 1, tmp_path)) == made
+    assert [outcome for number in (0, 1) for _, outcome in _read(tmp_path, number) or ()] == made
+    first = tmp_path / "pages-000000.jsonl.zst"
+    first.write_bytes(first.read_bytes()[:-9])
+    assert list(convert_and_save(pages, converter, 1, tmp_path)) == made
+
+
+def test_the_runner_keeps_shards_where_a_kill_leaves_them(crawl: Path, tmp_path: Path) -> None:
+    from kogata.runtime.worker import _run_documents
+
+    bench = data_bench(tmp_path)
+    stage = Extract.model_validate({"path": str(crawl), "processes": 1})
+    _run_documents([stage], ["a"], {"given": {}}, bench, {}, {})  # type: ignore[arg-type]
+    assert [path.name for path in (bench.checkpoints / "pages-train").iterdir()] == ["pages-000000.jsonl.zst"]
+
+
+class Stubborn(Converter):
+    """Stands still on some pages, in the ways extractors do."""
+
+    def start(self) -> Any:
+        def step(page: Page) -> Outcome:
+            while page.id == "busy":
+                try:
+                    while True:
+                        pass
+                except BaseException:  # an extractor that catches everything is interrupted again
+                    if page.url != "caught":
+                        raise
+                    page = replace(page, url="")
+            if page.id == "still":
+                time.sleep(600)
+            return Outcome(Document(page.id, page.id))
+
+        return step
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_page_that_never_ends_is_left_out(processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kogata.engine.web import pool
+
+    monkeypatch.setattr(pool, "PATIENCE", 10)
+    threads = threading.active_count()
+    converter = Stubborn(extractor="", settings=None, page_seconds=0.1)
+    names = ["a", "busy", "b", *(["still", "c"] if processes > 1 else []), "e"]
+    pages = [Page(id=name, source="x", content=b"", url="caught") for name in names]
+    account = Account()
+    found = [outcome.settle(account) for outcome in pool.convert(pages, converter, processes)]
+    assert [document.id for document in found if document] == [
+        name for name in names if name not in ("busy", "still")
+    ]
+    assert account.reasons == {"takes too long": processes}
+    assert threading.active_count() == threads and not multiprocessing.active_children()
+    assert signal.getsignal(signal.SIGVTALRM) == signal.SIG_DFL
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
+import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
-from training_bench import TrainingBench
+from training_bench import MACHINE, TrainingBench
 
 from kogata.core.artifact import Artifact, Document, Kind
 from kogata.core.errors import DataError, RecipeError
-from kogata.core.receipt import Machine
+from kogata.core.receipt import Machine, Receipt
+from kogata.core.recipe import Recipe
 from kogata.core.stage import Share
+from kogata.engine.mix.regmix import fit
 from kogata.engine.mixture import portions, take_portion, weights_of
+from kogata.engine.sampling import Sampling
 from kogata.engine.text import read_corpus, seal_documents, utf8_length
 from kogata.runtime.load import load_recipe
 from kogata.runtime.plan import wire
@@ -193,3 +200,141 @@ def test_labels_name_the_sources_and_later_stages_take_the_mixture(tmp_path: Pat
     many: dict[str, Any] = {"corpora": {"many": [{"label": name, **facts} for name in ("novels", "manuals")]}}
     made = Mix().resolve(many, Machine(), Share())
     assert made.stage.names == ["novels", "manuals"] and made.reasons["names"]  # type: ignore
+
+
+def bench_of_pairs(folder: Path, seen: list[Any], noise: float = 0.0) -> TrainingBench:
+    """Makes a bench on which the small models are counts of pairs of letters, drawn from each source."""
+    bench = TrainingBench(folder)
+    chance = random.Random(1)
+
+    def nested(steps: Any, budget: Any, seed: int) -> list[Receipt]:
+        inputs, _ = wire(Recipe(name="trial", stages=tuple(steps), seed=seed))
+        reads = [step.stage for step in steps if step.name == "data.read"]
+        (mix,) = [step.stage for step in steps if step.name == "data.mix"]
+        texts = dict(zip(mix.names, (text_of(Path(read.path)) for read in reads), strict=True))
+        held = text_of(Path(reads[0].heldout))
+        assert [read.heldout for read in reads[1:]] == [0] * (len(reads) - 1)
+        seen.append((inputs, held))
+        receipts = []
+        for step in steps:
+            if step.name == "train.pretrain":
+                weights = step.stage.sampling.settings.by.settings.weights
+                pieces = [texts[name][: int(6000 * weight)] for name, weight in weights.items()]
+                loss = noise * chance.random() if noise else pair_loss(pieces, held)
+                facts = {"bits_per_byte": {"value": loss}}
+                label = f"{step.label}-score"
+                receipts.append(Receipt(key="k", label=label, stage="evaluate", status="done", facts=facts))
+        return receipts
+
+    bench.run = nested  # type: ignore[method-assign]
+    return bench
+
+
+def text_of(path: Path) -> str:
+    return "".join(json.loads(line)["text"] for line in path.read_text("utf-8").splitlines())
+
+
+def pair_loss(pieces: list[str], held: str) -> float:
+    pairs: Counter[tuple[str, str]] = Counter()
+    firsts: Counter[str] = Counter()
+    for piece in pieces:
+        pairs.update(itertools.pairwise(piece))
+        firsts.update(piece)
+    return -sum(
+        math.log2((pairs[pair] + 0.05) / (firsts[pair[0]] + 0.05 * 60)) for pair in itertools.pairwise(held)
+    ) / len(held)
+
+
+@pytest.fixture(scope="module")
+def clean_and_noise(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    """Prose with some held out, and four times as much of letters by chance, with some held out too."""
+    place, chance = tmp_path_factory.mktemp("clean"), random.Random(0)
+    words = (NOVEL + NOVEL.upper()).split()
+
+    def made(name: str, draw: Any, count: int) -> Artifact:
+        documents = [Document("h", draw(), "heldout")] + [Document(str(i), draw()) for i in range(count)]
+        (place / name).mkdir()
+        facts = seal_documents(documents, place / name)
+        return Artifact(kind=Kind.CORPUS, digest=name, path=place / name, facts=facts)
+
+    prose = made("prose", lambda: " ".join(chance.choices(words, k=200)), 10)
+    noise = made("noise", lambda: "".join(chance.choices("abcdefghijklmnop qrstuvwxyz", k=1000)), 40)
+    return {"散文": prose, "noise": noise}
+
+
+def test_trials_weigh_text_and_not_noise(clean_and_noise: dict[str, Artifact], tmp_path: Path) -> None:
+    names, corpora = list(clean_and_noise), list(clean_and_noise.values())
+    seen: list[Any] = []
+    bench = bench_of_pairs(tmp_path, seen)
+    method = {"regmix": {"target": ["散文"], "proxies": 12, "tokens": 10_000}}
+    stage = Mix(names=names, method=method)  # type: ignore[arg-type]
+    facts = stage.run({"corpora": corpora}, bench)
+    json.dumps(facts)
+    assert facts["mixture"]["散文"]["weight"] > 0.85, "by size it would be a fifth"
+    found = amounts(bench)
+    assert found["散文"] == 4 * corpora[0].facts["splits"]["train"]["bytes"], "until it has run out"
+    trials = facts["accounts"][bench.label]["extra"]["trials"]
+    assert len(trials["mixtures"]) == len(trials["bits_per_byte"]) == 12 and not trials["kept_by_size"]
+    sizes = [corpus.facts["splits"]["train"]["bytes"] for corpus in corpora]
+    assert trials["mixtures"][0] == pytest.approx([size / sum(sizes) for size in sizes], abs=1e-6)
+    assert trials["predicted"] < trials["predicted_by_size"] - trials["error"]
+    ((inputs, held),) = seen
+    assert held == next(read_corpus(corpora[0].path, "heldout")).text
+    assert inputs["regmix-3"] == {"tokens": "regmix-tokens", "model": None}
+    assert inputs["regmix-3-score"]["model"] == "regmix-3"
+    assert inputs["regmix-3-score"]["corpus"] == "regmix-mix"
+    assert any(line.startswith("12 small models") for line in bench.logs)
+    again = bench_of_pairs(tmp_path / "again", seen)
+    assert stage.run({"corpora": corpora}, again) == facts
+
+
+def test_trials_that_tell_nothing_leave_the_mixture_as_the_sizes_say(
+    clean_and_noise: dict[str, Artifact], tmp_path: Path
+) -> None:
+    names, corpora = list(clean_and_noise), list(clean_and_noise.values())
+    bench = bench_of_pairs(tmp_path, [], noise=0.01)
+    method = {"regmix": {"proxies": 16, "tokens": 10_000}}
+    facts = Mix(names=names, method=method).run({"corpora": corpora}, bench)  # type: ignore[arg-type]
+    assert facts["accounts"][bench.label]["extra"]["trials"]["kept_by_size"]
+    assert {part["epochs"] for part in facts["mixture"].values()} == {1.0}
+    assert any("know no better mixture" in line for line in bench.logs)
+
+
+def test_the_plan_counts_the_small_models_and_names_what_does_not_fit(
+    clean_and_noise: dict[str, Artifact], tmp_path: Path
+) -> None:
+    names, corpora = list(clean_and_noise), list(clean_and_noise.values())
+    many: dict[str, Any] = {"corpora": {"many": [one.facts for one in corpora]}}
+
+    def seconds(method: Any) -> float:
+        made = Mix(names=names, method=method).forecast(many, MACHINE, Share())
+        assert made.facts["mixture"]["noise"]["epochs"] == 1.0
+        return made.cost.seconds or 0.0
+
+    plain, few = seconds("proportional"), seconds({"regmix": {"proxies": 6}})
+    assert few > plain + 20 and seconds({"regmix": {"proxies": 12}}) - few == pytest.approx(
+        few - plain, rel=0.4
+    )
+    assert seconds({"regmix": {"proxies": 6, "tokens": "2M"}}) > few + 5
+    with pytest.raises(RecipeError, match="did you mean 'noise'"):
+        seconds({"regmix": {"target": ["nois"]}})
+    with pytest.raises(RecipeError, match="there is one"):
+        Mix(names=["a"], method="regmix").forecast(  # type: ignore[arg-type]
+            {"corpora": {"many": [corpora[0].facts]}}, MACHINE, Share()
+        )
+    with pytest.raises(ValidationError, match="method of data.mix"):
+        Sampling.model_validate({"weighted": {"by": "regmix"}})
+    bare = {name: corpus(tmp_path / name, NOVEL, 3, 2, heldout=0) for name in "ab"}
+    with pytest.raises(DataError, match="no held-out text"):
+        Mix(names=["a", "b"], method="regmix").run(  # type: ignore[arg-type]
+            {"corpora": list(bare.values())}, bench_of_pairs(tmp_path / "none", [])
+        )
+
+
+def test_the_regression_finds_a_middle_that_is_best() -> None:
+    weights = np.random.default_rng(0).dirichlet([1, 1, 1], 20)
+    losses = 2 + (weights[:, 0] - 0.5) ** 2 + 0.3 * weights[:, 1]
+    predict, error = fit(weights, losses)
+    grid = np.random.default_rng(1).dirichlet([1, 1, 1], 4000)
+    best = grid[np.argmin(predict(grid))]
+    assert error < 0.01 and best == pytest.approx([0.5, 0.0, 0.5], abs=0.06)

@@ -99,7 +99,7 @@ def test_named_files_are_held_out_with_their_questions_and_groups(tmp_path: Path
     held = write_csv(tmp_path / "b.csv", [("番号", "質問", "回答"), *other])
     facts, splits, said = read(tmp_path, path=str(path), group="番号", heldout=str(held))
     assert len(splits["heldout"]) == 2 and len(splits["train"]) == 26, "three rows of T0, one question"
-    assert any("4 rows are held out by name as well" in line for line in said)
+    assert any("held out by name as well, so not trained on: 4 rows" in line for line in said)
     assert facts["accounts"]["train.pretrain"]["reasons"] == {"also held out": 4}
 
 

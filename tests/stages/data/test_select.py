@@ -122,7 +122,10 @@ def test_auto_is_strict_where_little_can_be_read_and_loose_where_much(tmp_path: 
     assert kept == sorted(kept) and kept[0] == 0.1 and kept[-1] == 1.0
     examples = {**FACTS, "kind": "examples", "splits": {"train": {"examples": 900, "bytes": 10**6}}}
     made = Select().resolve({"corpus": examples}, MACHINE, Share()).stage
-    assert made.keep == 1.0 and made.method.name == "longest"  # type: ignore[attr-defined]
+    assert made.keep == 1.0 and made.method.name == "sound"  # type: ignore[attr-defined]
+    many = {**examples, "splits": {"train": {"examples": 2000, "bytes": 10**6}}}
+    made = Select().resolve({"corpus": many}, MACHINE, Share()).stage
+    assert made.keep == 0.4 and made.method.name == "sound"  # type: ignore[attr-defined]
     aimed = Select().resolve({"corpus": FACTS, "target": FACTS}, MACHINE, Share()).stage
     assert aimed.method.name != made.method.name  # type: ignore[attr-defined]
 
@@ -163,6 +166,19 @@ def test_examples_with_long_answers_stay(tmp_path: Path) -> None:
     assert facts["splits"]["train"]["examples"] == 1
 
 
+def test_every_row_says_why_it_went(tmp_path: Path) -> None:
+    asked = "How far is it from the harbour to the old light house?"
+    given = examples(tmp_path / "x", [(asked, "Two miles."), (asked, "Two miles."), ("どこ?", "港です。")])
+    bench, facts = run(tmp_path, given)
+    assert [example.id for example in read_examples(bench.out, "train")] == ["0", "2"]
+    rows = rows_of(bench.out)
+    assert [row.get("reason") for row in rows] == [None, "a copy: of 0", None]
+    assert rows[1]["score"] is None and not rows[1]["kept"]
+    account = facts["accounts"]["the stage"]
+    assert account["reasons"] == {"a copy": 1} and account["extra"]["method"] == "sound"
+    assert account["examples"]["a copy"][0]["value"] == "a copy: of 0"
+
+
 def test_nothing_to_choose_from_and_a_stop(tmp_path: Path) -> None:
     empty = corpus_of(tmp_path / "empty", [Document("h", "held out only", "heldout")])
     with pytest.raises(DataError, match="nothing to choose from"):
@@ -185,6 +201,10 @@ def test_forecast_follows_what_stays() -> None:
     assert [one.facts["splits"]["train"]["bytes"] for one in made] == [8_000_000, 4_000_000, 32_000_000]
     slow = Select.model_validate({"method": "perplexity", "keep": 0.2}).forecast(facts, MACHINE, Share())
     tried = Select.model_validate({"method": "random", "keep": 0.2, "proxy": True})
+    rows = {name: {"splits": {"train": {"examples": name, "bytes": 10**6}}} for name in (1000, 20_000)}
+    sound = Select.model_validate({"method": "sound", "keep": 1.0})
+    few, many = (sound.forecast({"corpus": facts}, MACHINE, Share()).cost for facts in rows.values())
+    assert (many.seconds or 0) > (few.seconds or 0) + 10 and (few.peak_bytes or 0) > (many.peak_bytes or 0)
     assert (slow.cost.seconds or 0) > (made[0].cost.seconds or 0) + 1
     assert (tried.forecast(facts, MACHINE, Share()).cost.seconds or 0) > (made[0].cost.seconds or 0) + 10
 

@@ -166,7 +166,10 @@ def test_kind_follows_the_method() -> None:
     assert Finetune(merge=True).made_kind({}) == Kind.MODEL
 
 
-METHODS: list[Any] = ["full", "ia3", {"lora": {"rank": 2, "top": 1}}]
+SCATTERED = {"sparse": {"form": "scattered", "rank": 4, "top": 2}}
+BESIDE = {"adapter": {"form": "beside", "size": 4}}
+FRONT = {"prefix": {"tokens": 3, "text": "Answer: 猫"}}
+METHODS: list[Any] = ["full", "ia3", {"lora": {"rank": 2, "top": 1}}, SCATTERED, BESIDE, FRONT]
 
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
@@ -242,7 +245,7 @@ def test_what_small_memory_asks_for(examples: Artifact, model: Artifact, tmp_pat
     base = Artifact(kind=Kind.MODEL, digest="m", path=tmp_path / "m", facts=model.facts)
     losses, weights, marks = {}, {}, set()
     method = {"lora": {"layers": ["q_proj", "down_proj"]}}
-    for hold, recompute in (("fp32", False), ("bf16", True), ("int8", False)):
+    for hold, recompute in (("fp32", False), ("bf16", True), ("int8", False), ("disk", True)):
         made = bench(tmp_path / hold)
         run(examples, base, made, steps=4, hold=hold, recompute=recompute, method=method)
         losses[hold] = [row["loss"] for row in rows(made)]
@@ -250,6 +253,7 @@ def test_what_small_memory_asks_for(examples: Artifact, model: Artifact, tmp_pat
         marks.add(json.loads((made.out / "training.json").read_text())["base_fingerprint"])
     assert len(marks) == 1, "the fingerprint is of the weights in the file"
     assert losses["bf16"] == losses["fp32"] and weights["bf16"] == weights["fp32"]
+    assert losses["disk"] == losses["fp32"] and weights["disk"] == weights["fp32"]
     assert losses["int8"] != losses["fp32"]
     assert losses["int8"] == pytest.approx(losses["fp32"], abs=0.02)
 
@@ -276,6 +280,12 @@ def test_memory_decides_how_weights_are_held(examples: Artifact) -> None:
     assert wide.hold == "fp32" and not wide.recompute
     assert narrow.hold == "bf16" and narrow.context >= 64
     assert least <= 1.2 * 2**30 < most
+    held = [planned(gib / 100)[0].hold for gib in range(140, 80, -2)]
+    assert list(dict.fromkeys(held)) == ["fp32", "bf16", "int8", "disk"], (
+        "from disk where 8 bits do not fit either"
+    )
+    made = planned(0.9)[0]
+    assert made.recompute and planned(0.9, hold="disk", recompute=True)[1] < planned(1.2, hold="int8")[1]
     full, needed = planned(1.2, method="full")
     assert full.hold == "fp32" and full.recompute and needed > 2 * 2**30, "the plan then refuses"
     asked, _ = planned(1.2, hold="int8", recompute=False)

@@ -228,3 +228,84 @@ def test_memory_budget_makes_smaller_parts() -> None:
     spec = ModelSpec.of_family("qwen3", vocab_size=4096, layers=12, width=768, heads=12, ffn_width=2048)
     assert micro_tokens(spec, 16384, 256, None) == 16384
     assert 256 <= micro_tokens(spec, 16384, 256, 200 * 2**20) < 16384
+
+
+WORDS = {**NOVELS, "vocab_size": 8192}
+
+
+@pytest.mark.parametrize(
+    ("facts", "settings", "every", "why"),
+    [
+        (WORDS, {}, 4, "64%"),
+        (WORDS, {"corpus_start": False}, 1, "statistics"),
+        (WORDS, {"tied": True}, 1, "embedding too"),
+        ({**NOVELS, "vocab_size": 512}, {}, 1, "little to save"),
+    ],
+    ids=["head-dominates", "random-start", "tied", "small-vocabulary"],
+)
+def test_the_head_rests_where_that_pays(facts: dict, settings: dict, every: int, why: str) -> None:
+    model = {"layers": 3, "width": 128, "tied": settings.pop("tied", False)}
+    made = resolved(facts, None, FAST, steps=40, model=model, **settings)
+    assert made.stage.tables_every == every and why in made.reasons["tables_every"]
+    asked = resolved(facts, None, FAST, steps=40, model=model, tables_every=1, **settings)
+    assert asked.stage.tables_every == 1 and "tables_every" not in asked.reasons
+    both = [
+        one.forecast({"tokens": facts, "model": None}, FAST, Share()).cost
+        for one in (asked.stage, made.stage)
+    ]
+    assert (both[1].seconds < both[0].seconds) == (both[1].flops < both[0].flops) == (every > 1)
+    assert both[0].peak_bytes == both[1].peak_bytes  # A step that moves the head needs what it always did.
+
+
+def test_a_given_model_moves_its_head_in_every_step() -> None:
+    spec = resolved(WORDS, None, FAST, steps=40, model={"layers": 3, "width": 128}).stage._spec(
+        {"tokens": WORDS, "model": None}
+    )
+    facts = {"tokens": WORDS, "model": {"spec": spec.to_dict()}}
+    made = Pretrain(steps=40).resolve(facts, FAST, Share())
+    assert made.stage.tables_every == 1 and "statistics" in made.reasons["tables_every"]
+    asked = Pretrain(steps=40, tables_every=3).resolve(facts, FAST, Share())
+    assert asked.stage.tables_every == 3
+
+
+def test_the_time_saved_counts_where_the_clock_chooses_the_shape() -> None:
+    from kogata.engine import autosize
+
+    seen = []
+    for every in (1, 4):
+        shape, tokens = autosize.by_time(
+            "qwen3", 8192, False, 256, 1024, 288.0, FAST, tables_every=lambda spec, every=every: every
+        )
+        seen.append((shape.layers * shape.width, tokens))
+    assert seen[1] > seen[0]
+
+
+def test_a_tied_table_cannot_rest() -> None:
+    with pytest.raises(RecipeError, match="cannot rest") as caught:
+        resolved(WORDS, None, FAST, steps=40, model={"layers": 3, "width": 128, "tied": True}, tables_every=2)
+    assert "tied: false" in str(caught.value.remedy)
+    for wrong in (0, -1, 1000, "often"):
+        with pytest.raises(ValidationError):
+            Pretrain(tables_every=wrong)
+
+
+@pytest.mark.parametrize("machine", [MACHINE, replace(MACHINE, compiler=True)], ids=["torch", "fused"])
+def test_a_resting_head_is_counted_and_resumed(tokens: Artifact, tmp_path: Path, machine: Machine) -> None:
+    stage = Pretrain(**TINY, steps=11, tables_every=4, checkpoint_every=3)
+    facts = {"tokens": tokens.facts, "model": None}
+    stage = stage.resolve(facts, machine, Share()).stage
+    forecast = stage.forecast(facts, machine, Share())
+    whole = TrainingBench(tmp_path / "whole", machine=machine)
+    made = stage.run({"tokens": tokens, "model": None}, whole)
+    assert made["training"]["tables_every"] == 4 and whole.flops == forecast.cost.flops
+    with pytest.raises(Killed):
+        stage.run(
+            {"tokens": tokens, "model": None}, TrainingBench(tmp_path / "k", machine=machine, kill_at=7)
+        )
+    again = TrainingBench(tmp_path / "k", machine=machine)
+    assert stage.run({"tokens": tokens, "model": None}, again) == made
+    assert again.rows[0]["step"] == 7 and weights(again.out) == weights(whole.out)
+    if not machine.compiler:
+        other = TrainingBench(tmp_path / "every", machine=machine)
+        run(tokens, other, steps=11, tables_every=1)
+        assert weights(other.out) != weights(whole.out)

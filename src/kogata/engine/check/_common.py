@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from kogata.core.amounts import counted
 from kogata.core.registry import registry
 from kogata.engine.chat import Rendered, Renderer, Unfit
 from kogata.engine.example_reading import Gathered
@@ -179,6 +180,20 @@ def clip(text: str, most: int = 80) -> str:
     """Gives the beginning of a text on one line."""
     line = " ".join(text.split())
     return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def of_rows(count: int, one: str, more: str, *, whole: float | None = None, kind: str = "row") -> str:
+    """Writes what so many rows are or do: `1 row is a copy`, `3 rows (1.5 %) are copies`.
+
+    Args:
+        count: how many.
+        one: said of one row.
+        more: said of none or several.
+        whole: how many there are; its share is then said.
+        kind: what the rows are called.
+    """
+    share = "" if whole is None else f" ({percent(count, whole)})"
+    return f"{counted(count, kind)}{share} {one if count == 1 else more}"
 
 
 def percent(part: float, whole: float) -> str:

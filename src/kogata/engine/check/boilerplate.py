@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from kogata.engine.check._common import Examined, Finding, clip, percent, shown
+from kogata.core.amounts import counted
+from kogata.engine.check._common import Examined, Finding, clip, of_rows, percent, shown
 
 CHEAP, NEEDS = True, None
 
@@ -45,7 +46,8 @@ def check(examined: Examined) -> list[Finding]:
                 check="boilerplate",
                 name="repeated answers",
                 level="warning",
-                what=f"{len(often):,} answers are given to many questions ({count:,} rows, "
+                what=of_rows(len(often), "is", "are", kind="answer")
+                + f" given to many questions ({counted(count, 'row')}, "
                 f"{percent(count, len(asked))}); the commonest {len(rows[often[0]]):,} times: "
                 f"«{clip(first.answer(), 50)}»",
                 remedy="keep a few of each: the model will say them to everything",
@@ -58,12 +60,12 @@ def check(examined: Examined) -> list[Finding]:
             )
         )
     for place, name in ((0, "opening"), (-1, "closing")):
-        counted: Counter[str] = Counter()
+        tally: Counter[str] = Counter()
         for number, _, _ in asked:
             parts = [part for part in _SENTENCE.split(examined.examples[number][1].answer()) if part.strip()]
             if len(parts) > 1 and len(parts[place].strip()) >= SHORTEST:
-                counted[parts[place].strip()] += 1
-        for text, count in counted.most_common(1):
+                tally[parts[place].strip()] += 1
+        for text, count in tally.most_common(1):
             if count >= max(LEAST, SHARED * len(asked)):
                 found.append(
                     Finding(

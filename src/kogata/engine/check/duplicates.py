@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from kogata.engine.check._common import Examined, Finding, percent, shown
+from kogata.core.amounts import counted
+from kogata.engine.check._common import Examined, Finding, of_rows, shown
 
 CHEAP, NEEDS = True, None
 
@@ -29,7 +30,7 @@ def check(examined: Examined) -> list[Finding]:
                 check="duplicates",
                 name="duplicates",
                 level="warning",
-                what=f"{surplus:,} rows ({percent(surplus, total)}) are copies of another",
+                what=of_rows(surplus, "is a copy of another", "are copies of another", whole=total),
                 remedy="remove them: what is repeated is learned by heart",
                 count=surplus,
                 rows=_pairs(examined, copies),
@@ -44,7 +45,8 @@ def check(examined: Examined) -> list[Finding]:
                 check="duplicates",
                 name="contradictions",
                 level="warning",
-                what=f"{len(torn):,} questions have more than one {label} ({count:,} rows)",
+                what=of_rows(len(torn), "has", "have", kind="question")
+                + f" more than one {label} ({counted(count, 'row')})",
                 remedy=f"keep the right {label}" if examined.label_form else "keep the better answer",
                 count=count,
                 rows=_pairs(examined, [asked[question] for question in torn]),

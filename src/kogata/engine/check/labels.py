@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from kogata.engine.check._common import Examined, Finding, normal, shown
+from kogata.core.amounts import counted
+from kogata.engine.check._common import Examined, Finding, normal, of_rows, shown
 from kogata.engine.examples import Example
 
 CHEAP, NEEDS = True, None
@@ -28,7 +29,9 @@ def check(examined: Examined) -> list[Finding]:
                 check="labels",
                 name="one class",
                 level="problem",
-                what=f"all {sum(train.values()):,} training rows have one label: {next(iter(train))!r}",
+                what="all "
+                + of_rows(sum(train.values()), "has", "have", kind="training row")
+                + f" one label: {next(iter(train))!r}",
                 remedy="give rows of at least two labels, or name another column (columns: {label: …})",
                 count=sum(train.values()),
             )
@@ -42,7 +45,8 @@ def check(examined: Examined) -> list[Finding]:
                 check="labels",
                 name="unseen labels",
                 level="problem",
-                what=f"{len(unseen):,} held-out rows have labels that training never sees: "
+                what=of_rows(len(unseen), "has a label", "have labels", kind="held-out row")
+                + " that training never sees: "
                 f"{', '.join(names[:5])}{' …' if len(names) > 5 else ''}",
                 remedy="give more rows of these labels, or correct their spelling",
                 count=len(unseen),
@@ -57,7 +61,7 @@ def check(examined: Examined) -> list[Finding]:
                 check="labels",
                 name="nearly as many labels as rows",
                 level="warning",
-                what=f"{len(train):,} labels in {sum(train.values()):,} training rows",
+                what=f"{counted(len(train), 'label')} in {counted(sum(train.values()), 'training row')}",
                 remedy="is this the column of labels? Name another with columns: {label: …}",
                 count=len(train),
             )

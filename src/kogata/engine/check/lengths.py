@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kogata.engine.check._common import SHOWN, Examined, Finding, percent
+from kogata.engine.check._common import SHOWN, Examined, Finding, of_rows
 
 CHEAP, NEEDS = False, "tokenizer"
 
@@ -52,8 +52,8 @@ def check(examined: Examined) -> list[Finding]:
                 check="lengths",
                 name="longer than the context",
                 level="warning" if encoder else "problem",
-                what=f"{len(cut):,} rows ({percent(len(cut), len(sizes))}) are longer than the context of "
-                f"{context:,} tokens; {fate}",
+                what=of_rows(len(cut), "is", "are", whole=len(sizes))
+                + f" longer than the context of {context:,} tokens; {fate}",
                 remedy="shorten them, or take a larger context if the model has one",
                 count=len(cut),
                 rows=[

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from kogata.core.amounts import counted
 from kogata.engine.chat import Rendered, Unfit
 from kogata.engine.check._common import SHOWN, Examined, Finding, percent
 
@@ -29,7 +30,7 @@ def check(examined: Examined) -> list[Finding]:
                 check="mask",
                 name=f"unfit: {reason}",
                 level="problem",
-                what=f"{count:,} rows cannot be trained on: {reason}",
+                what=f"{counted(count, 'row')} cannot be trained on: {reason}",
                 remedy=chosen[0][1].remedy or "",
                 count=count,
                 rows=[

@@ -10,7 +10,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from kogata.engine.check._common import SHOWN, Examined, Finding, clip, percent
+from kogata.engine.check._common import SHOWN, Examined, Finding, clip, of_rows
 
 CHEAP, NEEDS = False, None
 
@@ -42,8 +42,10 @@ def check(examined: Examined) -> list[Finding]:
                 check="near_duplicates",
                 name="leaks between splits",
                 level="warning",
-                what=f"{len(across):,} set-apart rows ({percent(len(across), held)}) are nearly copies of "
-                "a row in another split",
+                what=of_rows(
+                    len(across), "is nearly a copy", "are nearly copies", whole=held, kind="set-apart row"
+                )
+                + " of a row in another split",
                 remedy="keep one of each, or name the column that rows of one kind share (group: …): "
                 "such rows flatter every score",
                 count=len(across),
@@ -57,8 +59,8 @@ def check(examined: Examined) -> list[Finding]:
                 check="near_duplicates",
                 name="near_duplicates",
                 level="warning",
-                what=f"{len(within):,} rows ({percent(len(within), total)}) are nearly copies of an "
-                "earlier one",
+                what=of_rows(len(within), "is nearly a copy", "are nearly copies", whole=total)
+                + " of an earlier one",
                 remedy="keep one of each: what is repeated is learned by heart",
                 count=len(within),
                 rows=_rows(examined, within),

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-from kogata.engine.check._common import Examined, Finding, percent
+from kogata.engine.check._common import Examined, Finding, of_rows
 from kogata.engine.examples import Example
 
 CHEAP, NEEDS = True, None
@@ -53,7 +53,7 @@ def check(examined: Examined) -> list[Finding]:
             check="personal",
             name=f"personal: {kind}",
             level="warning",
-            what=f"{count:,} rows ({percent(count, total)}) seem to hold {_CALLED[kind]}, "
+            what=of_rows(count, "seems", "seem", whole=total) + f" to hold {_CALLED[kind]}, "
             f"first {rows[kind][0]['source']}: {rows[kind][0]['found']}",
             remedy="replace it by a stand-in, if it is of a real person: a model can repeat what it learned",
             count=count,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from kogata.core.amounts import counted
 from kogata.engine.check._common import SHOWN, Examined, Finding, percent
 
 CHEAP, NEEDS = True, None
@@ -19,8 +20,8 @@ def check(examined: Examined) -> list[Finding]:
                 check="unreadable",
                 name=f"unreadable: {reason}",
                 level="problem",
-                what=f"{count:,} of {examined.rows:,} rows ({percent(count, examined.rows)}) cannot be used: "
-                f"{reason}",
+                what=f"{count:,} of {counted(examined.rows, 'row')} ({percent(count, examined.rows)}) "
+                f"cannot be used: {reason}",
                 remedy=rows[0].remedy,
                 count=count,
                 rows=[problem.to_dict() for problem in rows[:SHOWN]],

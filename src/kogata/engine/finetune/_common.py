@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from kogata.core.errors import DataError, RecipeError
+from kogata.core.registry import registry
 from kogata.nn.ffns import GATED
 from kogata.nn.spec import ModelSpec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor, nn
 
 FOLDER = "engine.finetune"
@@ -30,6 +33,10 @@ class Work:
     """Weights of the matrices that are added."""
     rank_floats: int = 0
     """Floats per token that the added parts keep for their backward pass."""
+    floats: int = 0
+    """Other floats that are held: what chooses weights, and where the chosen ones lie."""
+    steps_before: int = 0
+    """Steps' worth of work before the first one."""
 
 
 @dataclass(kw_only=True)
@@ -42,6 +49,9 @@ class Tuning:
     """The lowest layer with something trained."""
     save: Callable[[Any, str | None], None] | None = None
     """Writes (folder, the base's name) in peft's format; None where the whole model is what is made."""
+    begin: Callable[[Callable[[int], None], Path], None] | None = None
+    """Chooses what is trained before the first step; gets what computes gradients of so many batches, and
+    the file that a resumed run finds the choice in."""
 
     def named(self) -> list[tuple[str, Tensor]]:
         """Lists everything trained, by name."""
@@ -115,12 +125,13 @@ def layer_shapes(spec: ModelSpec) -> dict[str, tuple[int, int]]:
     return found
 
 
-Top = Literal["all", "third"] | int
+Top = Literal["all", "third", "auto"] | int
+"""`auto` is decided by trials before a run; until then it stands for all."""
 
 
 def first_layer(top: Top, layers: int) -> int:
     """Gives the lowest layer of the `top` ones."""
-    if top == "all":
+    if top in ("all", "auto"):
         return 0
     count = max(1, layers // 3) if top == "third" else int(top)
     return max(0, layers - count)
@@ -170,6 +181,29 @@ def refuse_family(spec: ModelSpec, method: str) -> None:
             found=spec.family,
             expected=", ".join(ADAPTABLE),
             remedy="train every weight: `method: full`",
+        )
+
+
+def merges(method: str | None) -> bool:
+    """Says whether what a method makes can be written into the model's weights."""
+    if method not in registry.variant_names(FOLDER):
+        return True
+    return getattr(registry.variant(FOLDER, method), "MERGES", True)
+
+
+def refuse_merge(method: str | None, where: str, remedy: str) -> None:
+    """Refuses to make a whole model of an adapter that is no change of weights.
+
+    Raises:
+        RecipeError: with what can be done instead.
+    """
+    if not merges(method):
+        raise RecipeError(
+            f"what `method: {method}` trains cannot be written into the model's weights",
+            where=where,
+            found="an adapter that stands beside the weights",
+            expected="a method that changes weights: lora, ia3, sparse",
+            remedy=remedy,
         )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from kogata.core.variants import Choice, VariantSettings
 from kogata.engine.samplers import chooses_windows
@@ -35,6 +35,13 @@ class Settings(VariantSettings):
     most_epochs: float = Field(
         default=4.0, ge=1, le=1000, description="how often a source is seen at most; then it has run out"
     )
+
+    @field_validator("by")
+    @classmethod
+    def _known(cls, value: Weighting) -> Weighting:
+        if hasattr(value.variant, "learn"):
+            raise ValueError(f"{value.name} learns weights before training: set it as the method of data.mix")
+        return value
 
 
 class Fixed:

@@ -1,6 +1,7 @@
 """Selectors, one a file: each gives every document, or example, of a pool a score; the highest stay.
 
-A variant defines `Settings`, `NEEDS` (of `target`, `model`, `examples`), `BYTES_PER_SECOND` for the forecast
-and `scores(settings, pool)`, [items] of float64. An item that is −inf goes whatever there is room for.
+A variant defines `Settings`, `NEEDS` (of `target`, `model`, `examples`) and `scores(settings, pool)`, [items]
+of float64; an item that is −inf goes whatever there is room for, and `pool.reasons` may say why. For the
+forecast it defines `BYTES_PER_SECOND` and, where they matter, `ITEM_SECONDS` and `held_bytes(rows, size)`.
 `_pool.py` says what a pool offers.
 """

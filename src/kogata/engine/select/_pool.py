@@ -50,6 +50,8 @@ class Pool:
     """Called between batches; raises when someone asked to stop."""
     say: Callable[[str], None] = lambda text: None
     count: Callable[..., None] = lambda **amounts: None
+    reasons: dict[int, str] = field(default_factory=dict)
+    """Why an item is ruled out, where the method says so, by its number."""
 
     def items(self, split: str = "train") -> Iterator[Item]:
         """Yields the items of a split, in order."""

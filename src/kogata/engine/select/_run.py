@@ -185,19 +185,23 @@ def _write(
                 if stays:
                     write(item, "train")
                 else:
-                    _reject(account, item, score, method)
+                    _reject(account, item, score, method, pool.reasons.get(at))
                 row = {"id": item.id, "score": score, "kept": stays}
+                row |= {"reason": pool.reasons[at]} if at in pool.reasons else {}
                 rows.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
     finally:
         facts = writer.close()
     return facts, account
 
 
-def _reject(account: Account, item: Item, score: float | None, method: str) -> None:
+def _reject(account: Account, item: Item, score: float | None, method: str, why: str | None) -> None:
+    """Counts what does not stay: under the method's reason for it where there is one, without its numbers."""
     from kogata.core.artifact import Document
 
     reason = f"ruled out by {method}" if score is None else f"not among the best by {method}"
-    account.reject(reason, Document(item.id, item.text, source=item.source.source), score)
+    if why is not None:
+        reason = why.partition(":")[0]
+    account.reject(reason, Document(item.id, item.text, source=item.source.source), why or score)
 
 
 def _number(value: float) -> float | None:

@@ -49,10 +49,15 @@ class Converter:
     settings: Any
     languages: frozenset[str] | None = None
     min_confidence: float = 0.0
+    page_seconds: float = 20.0
+    """CPU seconds a page may take."""
 
     def start(self) -> Callable[[Page], Outcome]:
         """Loads what is needed and gives the function from page to outcome."""
+        from kogata.engine.language import identify
+
         extract = registry.variant("engine.extract", self.extractor).extractor(self.settings)
+        identify("a")  # its model is loaded now, not on some page's time
         return lambda page: self._convert(page, extract)
 
     def _convert(self, page: Page, extract: Callable[[str, str], str]) -> Outcome:

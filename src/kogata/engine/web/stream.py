@@ -7,7 +7,7 @@ import zlib
 from collections import deque
 from typing import Any, BinaryIO
 
-from kogata.engine.files import EXPANSION, EXPANSION_FREE, InputFile, Unreadable
+from kogata.engine.files import InputFile, refuse_expansion
 
 READ = 2**16
 KEPT = 2**20
@@ -74,14 +74,7 @@ class ArchiveStream(io.RawIOBase):
         self._kept += len(data)
         while self._kept - len(self._given[0]) >= KEPT:
             self._kept -= len(self._given.popleft())
-        if self.position > EXPANSION_FREE and self.position > EXPANSION * self._size:
-            raise Unreadable(
-                "a compressed file expands beyond measure",
-                where=str(self.file.path),
-                found=f"{self._size} bytes became more than {self.position}",
-                expected=f"at most {EXPANSION} times its size",
-                remedy="leave it out of the path",
-            ).because("expands beyond measure")
+        refuse_expansion(self.file, self._size, self.position)
         return data
 
     def _unpack(self) -> bytes:

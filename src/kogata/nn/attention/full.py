@@ -77,7 +77,7 @@ class Mixer(nn.Module):
 def attend(q: Tensor, k: Tensor, v: Tensor, place: Place) -> Tensor:
     """Attends to all keys up to the query's own, which is the last one for the last query."""
     if place.documents is not None:
-        return _per_document(q, k, v, place.documents)
+        return _per_document(q, k, v, place.documents, place.memory)
     if q.shape[2] == k.shape[2]:
         return sdpa(q, k, v, causal=True)
     return _continue(q, k, v)
@@ -97,13 +97,19 @@ def _continue(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return sdpa(q, k, v, causal=False, mask=mask)
 
 
-def _per_document(q: Tensor, k: Tensor, v: Tensor, documents: list[list[int]]) -> Tensor:
+def _per_document(
+    q: Tensor, k: Tensor, v: Tensor, documents: list[list[int]], memory: tuple[Tensor, Tensor] | None
+) -> Tensor:
     rows = []
     for row, ends in enumerate(documents):
         pieces, start = [], 0
         for end in ends:
             one = (slice(row, row + 1), slice(None), slice(start, end))
-            pieces.append(sdpa(q[one], k[one], v[one], causal=True))
+            if memory is None:
+                pieces.append(sdpa(q[one], k[one], v[one], causal=True))
+            else:
+                keys, values = torch.cat([memory[0], k[one]], 2), torch.cat([memory[1], v[one]], 2)
+                pieces.append(_continue(q[one], keys, values))
             start = end
         rows.append(torch.cat(pieces, 2))
     return torch.cat(rows, 0)

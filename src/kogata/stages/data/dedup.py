@@ -19,8 +19,6 @@ BYTES_PER_DOCUMENT = 250
 """Memory of one document's hash and name, where documents stream by."""
 WHOLE_BYTES_PER_SECOND = {"exact": 80e6, "heldout": 80e6, "lines": 40e6, "minhash": 22e6}
 """Taking notes, by method; two methods that need the same notes take them once."""
-READ_BYTES_PER_SECOND = 150e6
-WRITE_BYTES_PER_SECOND = 60e6
 NOTES_SHARE = {"exact": 0.0, "heldout": 0.0, "lines": 0.25, "minhash": 0.75}
 """Bytes of notes on disk by byte of text."""
 NOTES_PER_DOCUMENT = 300
@@ -98,7 +96,12 @@ class Dedup(Stage):
 
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
         """Plans with no copies found."""
-        from kogata.engine.sealing import SIZE_ON_DISK, seal_seconds
+        from kogata.engine.sealing import (
+            READ_BYTES_PER_SECOND,
+            SIZE_ON_DISK,
+            WRITE_BYTES_PER_SECOND,
+            seal_seconds,
+        )
 
         corpus, earlier = facts["corpus"], facts.get("earlier")
         assert corpus is not None

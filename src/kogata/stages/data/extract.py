@@ -31,7 +31,13 @@ BASE_BYTES = 130 * 2**20
 """Peak of a process that converts pages one by one."""
 PROCESS_BYTES = 120 * 2**20
 """… and of each further process."""
+RAY_SECONDS = 8.0
+"""Starting a Ray of this machine's own."""
+RAY_BYTES = 560 * 2**20
+"""… and what its own processes hold."""
 SIZE_ON_DISK = 0.4
+KEPT_ON_DISK = 0.45
+"""Of the text, until the corpus is sealed: what a kill must not cost."""
 MOST_PROCESSES = 8
 """One process reads for all; more than this wait for it."""
 
@@ -52,7 +58,8 @@ class Extract(Stage):
     other statuses and types, pages too large, cut-off records, damaged data, which reading goes on behind.
 
     With several processes one reads and the others convert; the corpus is the same, to the byte. Held-out
-    pages are chosen by content, as data.read does.
+    pages are chosen by content, as data.read does. What a stopped or killed run converted is kept, 200 pages
+    at a time; started again it only reads them. A page on which the extractor hangs is left out, counted.
 
     Pays when: the text is web pages; first in the recipe, before data.filter and data.dedup.
     Hurts when: pages are tables, forms or galleries: little of them is running text.
@@ -83,9 +90,14 @@ class Extract(Stage):
         default=0.65, ge=0, le=1, description="probability of the language, at least; only with languages"
     )
     max_page: Bytes = Field(default=2_000_000, description="bytes of the largest page that is read")
+    page_seconds: float = Field(
+        default=20.0, gt=0, le=3600, description="CPU seconds a page may take; then it is left out"
+    )
     unique_urls: bool = Field(default=True, description="of pages with one URL only the first is kept")
-    processes: int | Literal["auto"] = Field(
-        default="auto", description="processes that convert pages; auto takes one for each core"
+    processes: int | Literal["auto", "ray"] = Field(
+        default="auto",
+        description="processes that convert pages; auto takes one for each core, ray those of the cluster "
+        "that RAY_ADDRESS names, or of a Ray on this machine",
     )
     heldout: Apart = Field(
         default=0.02,
@@ -114,7 +126,7 @@ class Extract(Stage):
     @field_validator("max_page", "processes")
     @classmethod
     def _positive(cls, value: Any) -> Any:
-        if value != "auto" and value < 1:
+        if value not in ("auto", "ray") and value < 1:
             raise ValueError(f"found {value}; at least 1")
         return value
 
@@ -154,11 +166,12 @@ class Extract(Stage):
                 splits["train"] = found.text.part(1 - sum(shares.values()))
             else:
                 splits[name] = found.text.part(1.0)
-        count = self.processes if isinstance(self.processes, int) else 1
+        ray = self.processes == "ray"
+        count = self.processes if isinstance(self.processes, int) else machine.cores if ray else 1
         sealing = seal_seconds(size)
-        seconds = START_SECONDS + start + work / count + sealing
+        seconds = START_SECONDS + RAY_SECONDS * ray + start + work / count + sealing
         cpu = START_SECONDS * count + start + work + sealing
-        peak = BASE_BYTES + (PROCESS_BYTES * count if count > 1 else 0) + 100 * pages
+        peak = BASE_BYTES + (PROCESS_BYTES * count if count > 1 else 0) + RAY_BYTES * ray + 100 * pages
         peak += round(2.3 * min(size, 2**26)) if shares else min(size, 2**25)
         return Forecast(
             facts={
@@ -172,7 +185,7 @@ class Extract(Stage):
                 peak_bytes=peak,
                 size_bytes=round(SIZE_ON_DISK * size),
             ),
-            disk_bytes=round(SIZE_ON_DISK * size),
+            disk_bytes=round((SIZE_ON_DISK + KEPT_ON_DISK) * size),
             seal_seconds=sealing,
         )
 
@@ -185,7 +198,7 @@ class Extract(Stage):
         for name, paths in (("test", self.test), ("heldout", self.heldout)):
             if isinstance(paths, str | list):
                 kept = account.kept
-                for document in self._documents(paths, account, taken, seen):
+                for document in self._documents(paths, name, account, taken, seen):
                     yield account.keep(replace(document, split=name))
                 if account.kept == kept:
                     raise _nothing(account, f"no page to read for {name}", paths)
@@ -195,26 +208,39 @@ class Extract(Stage):
         )
         kept = account.kept
         where = self.path if isinstance(self.path, str) else ", ".join(self.path)
-        found = self._documents(self.path, account, taken, seen)
+        found = self._documents(self.path, "train", account, taken, seen)
         for document in split(found, shares, account, where=where):
             yield account.keep(document)
         if account.kept == kept:
             raise _nothing(account, "an empty corpus: no page to train on", self.path)
 
     def _documents(
-        self, paths: str | list[str], account: Account, taken: set[Any], seen: set[int] | None
+        self,
+        paths: str | list[str],
+        split: str,
+        account: Account,
+        taken: set[Any],
+        seen: set[int] | None,
     ) -> Iterator[Document]:
         from kogata.engine.web.convert import Converter
         from kogata.engine.web.pool import convert
+        from kogata.engine.web.saved import convert_and_save
 
         converter = Converter(
             extractor=self.extractor.name,
             settings=self.extractor.settings,
             languages=frozenset(self.languages) if self.languages else None,
             min_confidence=self.min_confidence,
+            page_seconds=self.page_seconds,
         )
         count = self.processes if isinstance(self.processes, int) else 1
-        for outcome in convert(self._pages(paths, account, taken, seen), converter, count):
+        pages = self._pages(paths, account, taken, seen)
+        if (bench := account.bench) is None:
+            found = convert(pages, converter, count)
+        else:
+            spread = bench.spread if self.processes == "ray" else None
+            found = convert_and_save(pages, converter, count, bench.checkpoints / f"pages-{split}", spread)
+        for outcome in found:
             document = outcome.settle(account)
             if document is not None:
                 yield document

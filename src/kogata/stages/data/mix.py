@@ -18,17 +18,13 @@ from kogata.core.variants import Choice
 if TYPE_CHECKING:
     from kogata.engine.mixture import Portion
 
-READ_BYTES_PER_SECOND = 150e6
-"""Reading a sealed corpus once; a source of which a part is taken is read twice."""
-WRITE_BYTES_PER_SECOND = 60e6
-
 
 class Weighting(Choice, folder="engine.mix"):
     """How much of each source."""
 
 
 class Mix(Stage):
-    """Mixes several corpora into one by weights: by size, evenly, by a root of the size, or as you say.
+    """Mixes several corpora into one by weights: by size, evenly, as you say, or as learned by trial.
 
     Each source's training documents are repeated, or a part of them is left out, until its part of the
     mixture is reached. A part is chosen by content, not by seed; its last document is cut, so that a source
@@ -37,16 +33,22 @@ class Mix(Stage):
     carries its source's name (`group` in its `meta`), through tokenizer.encode too, so that training can
     sample by source.
 
+    `method: regmix` learns the weights: small models are trained on mixtures drawn by chance, as nested runs
+    of the same recipe, and judged on held-out text. It is planned by size, for its weights are not known yet.
+
     Pays when: the text is of several kinds and their sizes are not what the use asks for.
     Hurts when: weights are guessed: text that is repeated or left out is paid for. It comes after data.dedup,
         which would take the repeated documents for copies.
-    Cost: about 1 s for 40 MB on one core; disk for the mixture.
-    Source: UniMax (arXiv 2304.09151); temperature (arXiv 1911.02116); four epochs (arXiv 2305.16264).
+    Cost: about 1 s for 40 MB on one core; disk for the mixture; with regmix some minutes of small models.
+    Source: UniMax (arXiv 2304.09151); temperature (arXiv 1911.02116); four epochs (arXiv 2305.16264);
+        RegMix (arXiv 2407.01492).
     Measured here: not yet measured.
     """
 
     takes: ClassVar[Mapping[str, Slot]] = {"corpora": Slot(kinds=(Kind.CORPUS,), many=True)}
     makes: ClassVar[Kind] = Kind.CORPUS
+    packages: ClassVar[tuple[str, ...]] = ("torch",)
+    """Of the small models that learn weights."""
 
     method: Weighting = Field(
         default_factory=lambda: Weighting.of("proportional"), description="how much of each source there is"
@@ -78,6 +80,8 @@ class Mix(Stage):
 
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
         """Weighs the sources by their forecast sizes."""
+        from kogata.engine.sealing import READ_BYTES_PER_SECOND, SIZE_ON_DISK, WRITE_BYTES_PER_SECOND
+
         many = _many(facts)
         found = self._portions(many)
         splits: dict[str, dict[str, int]] = {}
@@ -88,10 +92,15 @@ class Mix(Stage):
                 into = splits.setdefault(split, {key: 0 for key in part})
                 for key, count in part.items():
                     into[key] = into.get(key, 0) + round(times * count)
+                # A source of which a part is taken is read twice.
                 read += part["bytes"] * (2 if split == "train" else 1)
         size = sum(part["bytes"] for part in splits.values())
         documents = sum(one["splits"].get("train", {}).get("documents", 0) for one in many)
         seconds = 0.05 + read / READ_BYTES_PER_SECOND + size / WRITE_BYTES_PER_SECOND
+        peak = 75 * 2**20 + min(size, 2**25) + 100 * documents
+        if hasattr(self.method.variant, "learn"):
+            learning, held = self.method.variant.cost(self.method.settings, machine)
+            seconds, peak = seconds + learning, max(peak, held)
         hints = [one.get("language_hint", "und") for one in many]
         return Forecast(
             facts={
@@ -103,10 +112,10 @@ class Mix(Stage):
                 seconds=seconds,
                 cpu_seconds=seconds,
                 joules=machine.joules(seconds),
-                peak_bytes=75 * 2**20 + min(size, 2**25) + 100 * documents,
-                size_bytes=round(0.37 * size),
+                peak_bytes=peak,
+                size_bytes=round(SIZE_ON_DISK * size),
             ),
-            disk_bytes=round(0.37 * size),
+            disk_bytes=round(SIZE_ON_DISK * size),
         )
 
     def run(self, given: Given, bench: Bench) -> Facts:
@@ -114,8 +123,16 @@ class Mix(Stage):
         from kogata.engine.text import seal_documents
 
         corpora: Sequence[Artifact] = given["corpora"]
-        found = self._portions([corpus.facts for corpus in corpora])
+        many = [corpus.facts for corpus in corpora]
+        found = self._portions(many)
         account = Account()
+        if hasattr(self.method.variant, "learn"):
+            named = dict(zip(found, corpora, strict=True))
+            sizes = {name: portion.size for name, portion in found.items()}
+            weights, account.extra["trials"] = self.method.variant.learn(
+                named, sizes, self.method.settings, bench
+            )
+            found = self._portions(many, weights)
         facts = seal_documents(self._documents(corpora, found, account, bench), bench.out)
         for name, portion in found.items():
             if portion.ran_out:
@@ -165,7 +182,9 @@ class Mix(Stage):
             )
         return list(names)
 
-    def _portions(self, many: Sequence[Facts]) -> dict[str, Portion]:
+    def _portions(
+        self, many: Sequence[Facts], learned: Mapping[str, float] | None = None
+    ) -> dict[str, Portion]:
         from kogata.engine.mixture import portions, weights_of
 
         sizes = {
@@ -179,7 +198,7 @@ class Mix(Stage):
                 found=", ".join(sizes) or "no corpus",
                 expected="at least one corpus with training text",
             )
-        weights = weights_of(self.method.name, self.method.settings, sizes)
+        weights = learned or weights_of(self.method.name, self.method.settings, sizes)
         return portions(weights, sizes, self.keep * sum(sizes.values()), self.most_epochs)
 
 

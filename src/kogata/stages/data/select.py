@@ -14,8 +14,6 @@ from kogata.core.receipt import Machine
 from kogata.core.stage import Bench, Facts, Given, InputPath, Resolved, SameAs, Share, Slot, Stage, one
 from kogata.core.variants import Choice
 
-READ_BYTES_PER_SECOND = 150e6
-WRITE_BYTES_PER_SECOND = 60e6
 ITEM_BYTES = 200
 """Memory of a row: its score, its size, its place."""
 NGRAM_MODEL_BYTES = 150 * 2**20
@@ -24,8 +22,10 @@ FEW_EPOCHS = 4.0
 LEAST_SHARE = 0.1
 TRAINING_SHARE = 0.85
 """Of a time budget, that training is taken to get."""
-SMALL_EXAMPLES = 2_000
-"""Examples of which all that are fit stay."""
+FEW_EXAMPLES = 1_000
+"""Examples below which all that are fit stay."""
+EXAMPLES_SHARE = 0.4
+"""Of more, what stays."""
 TRIAL_SECONDS = 8.0
 """Of a trial's arm, beside its training."""
 
@@ -49,10 +49,11 @@ class Select(Stage):
     """Keeps a small part of the training text, or of examples, chosen by a score; every choice is recorded.
 
     Each method is a file of its own: `random` is the control, `dsir` and `classifier` ask for the look of a
-    `target`, `prior` and `perplexity` need none, `ifd` is for instructions and needs a `model`,
-    `representative` covers the pool or comes near a target, `longest` costs nothing. What stays is the best
-    of them up to `keep`. The artifact's `scores.jsonl.zst` has a row for every document: its score, and
-    whether it stays. Held-out and test text passes untouched.
+    `target`, `prior` and `perplexity` need none, `sound` and `ifd` are for questions with answers (`ifd`
+    needs a `model`), `representative` covers the pool or comes near a target, `longest` costs nothing. What
+    stays is the best of them up to `keep`. The artifact's `scores.jsonl.zst` has a row for every document:
+    its score, whether it stays, and the reason where it is ruled out. Held-out and test text passes
+    untouched.
 
     A target is text of the kind the model is for: files, or another corpus or examples of the recipe
     (`use: {target: LABEL}`, its training part). The held-out text itself is refused: what was chosen to be
@@ -65,10 +66,10 @@ class Select(Stage):
         is a target; then a tenth of the text can teach as much as all.
     Hurts when: the text is clean already (choosing then ties with chance), or so little that choosing means
         reading the same text more than about four times.
-    Cost: reading the text two or three times, 3 to 20 MB a second on one core; ifd and a model's states: a
-        pass of the model over the text.
+    Cost: reading the text two or three times, 3 to 20 MB a second on one core; sound: about 4 ms an example;
+        ifd and a model's states: a pass of the model over the text.
     Source: dsir: arXiv 2302.03169; classifier: 2406.11794; prior: 2509.18577; perplexity: 2405.20541; ifd:
-        2402.00530; representative: 2503.01807; longest: 2402.04833.
+        2402.00530; representative: 2503.01807; longest: 2402.04833; sound: Kogata.
     Measured here: not yet measured.
     """
 
@@ -83,13 +84,13 @@ class Select(Stage):
 
     method: Literal["auto"] | Method = Field(
         default="auto",
-        description="how rows are scored; auto: classifier with a target, ifd for examples with a model, "
-        "else prior (longest for examples)",
+        description="how rows are scored; auto: classifier with a target, else sound for examples, prior "
+        "for documents",
     )
     keep: Literal["auto"] | Annotated[float, Field(gt=0)] | str = Field(
         default="auto",
         description="how much stays: a share (0.3), tokens (a number above 1, or 2M) or bytes (10MB); auto: "
-        "what the time can read about four times, a tenth at least",
+        "what the time can read about four times, a tenth at least; of 1,000 examples and more, 0.4",
     )
     target: InputPath | list[InputPath] | None = Field(
         default=None,
@@ -120,7 +121,7 @@ class Select(Stage):
         reasons: dict[str, str] = {}
         method = self.method
         if isinstance(method, str):
-            name, reason = _method_for(examples, aimed, facts.get("model") is not None)
+            name, reason = _method_for(examples, aimed)
             method = Method.of(name)
             changes["method"], reasons["method"] = method, reason
         needs = method.variant.NEEDS
@@ -162,7 +163,7 @@ class Select(Stage):
 
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
         """States what stays and what scoring costs."""
-        from kogata.engine.sealing import SIZE_ON_DISK
+        from kogata.engine.sealing import READ_BYTES_PER_SECOND, SIZE_ON_DISK, WRITE_BYTES_PER_SECOND
 
         corpus, model = facts["corpus"], facts.get("model")
         assert corpus is not None and not isinstance(self.method, str)
@@ -176,9 +177,13 @@ class Select(Stage):
         }
         made = {key: value for key, value in corpus.items() if key not in ("accounts", "kind")}
         written = sum(counts.get("bytes", 0) for counts in splits.values())
-        seconds = 0.4 + size / READ_BYTES_PER_SECOND * 2 + size / self.method.variant.BYTES_PER_SECOND
-        peak = 190 * 2**20 + ITEM_BYTES * (train.get("documents") or train.get("examples") or 0)
-        peak += NGRAM_MODEL_BYTES
+        rows = train.get("documents") or train.get("examples") or 0
+        variant = self.method.variant
+        seconds = 0.4 + size / READ_BYTES_PER_SECOND * 2 + size / variant.BYTES_PER_SECOND
+        seconds += rows * getattr(variant, "ITEM_SECONDS", 0.0)
+        peak = 190 * 2**20 + ITEM_BYTES * rows
+        held = getattr(variant, "held_bytes", None)
+        peak += NGRAM_MODEL_BYTES if held is None else held(rows, size)
         if model is not None and ("model" in self.method.variant.NEEDS or self._name == "representative"):
             from kogata.engine import inference_costs as costs
 
@@ -268,13 +273,11 @@ def _bytes_per_token(corpus: Facts) -> float:
     return bytes_per_token(4096, corpus.get("language_hint"))
 
 
-def _method_for(examples: bool, aimed: bool, model: bool) -> tuple[str, str]:
-    if examples and model:
-        return "ifd", "examples and a model: how much the question helps it to the answer"
+def _method_for(examples: bool, aimed: bool) -> tuple[str, str]:
     if aimed:
         return "classifier", "there is a target: what looks like it"
     if examples:
-        return "longest", "examples, no model and no target: long answers are hard to beat"
+        return "sound", "examples: no copies, no cut-off or mistaken answers, the most varied first"
     return "prior", "no target: what uses its words as the pool does"
 
 
@@ -283,9 +286,9 @@ def _keep_for(corpus: Facts, examples: bool, machine: Machine, share: Share) -> 
     train = corpus["splits"].get("train", {})
     if examples:
         count = train.get("examples", 0)
-        if count <= SMALL_EXAMPLES:
+        if count < FEW_EXAMPLES:
             return 1.0, f"{format_count(count)} examples are few: all that are fit stay"
-        return 0.5, f"{format_count(count)} examples: the better half"
+        return EXAMPLES_SHARE, f"{format_count(count)} examples: the best {EXAMPLES_SHARE:.0%} of their bytes"
     from kogata.engine import autosize
 
     seconds = TRAINING_SHARE * share.budget_seconds if share.budget_seconds else autosize.DEFAULT_SECONDS

@@ -29,9 +29,9 @@ class Finetune(Stage):
     Each row becomes the model's own chat format; the loss counts on what the model is to say (the answer and
     its end token), not on what it is asked. Rows lie end to end without padding, a beginning that
     all share (a system message) is computed once, attention stays within a row, and only tokens that are
-    trained go through the head. With `lora` and `ia3` an adapter comes out that peft reads; with `full`,
-    `freeze` or `merge: true` a whole model. What follows in the recipe takes model and adapter together, or
-    refuses.
+    trained go through the head. With `lora`, `ia3`, `sparse`, `prompt` and `prefix` an adapter comes out that
+    peft reads, with `adapter` one that only Kogata reads; with `full`, `freeze` or `merge: true` a whole
+    model. What follows in the recipe takes model and adapter together, or refuses.
 
     `batch` counts rows here. The held-out rows are looked at eight times; the weights that were best on them
     are kept, and training ends early when they stay the best.
@@ -39,7 +39,7 @@ class Finetune(Stage):
     Pays when: a model of your language exists and you have tens to tens of thousands of rows.
     Hurts when: rows are wrong or few: `kogata check` reads them first; below about 100, try a prompt.
     Cost: a pass over the rows takes about as long as reading them three times; see `kogata plan`. Memory:
-        what does not fit is held in 16 bits or computed again, as `hold` and `recompute` say.
+        what does not fit is held in fewer bits, read from disk or computed again (`hold`, `recompute`).
     Source: LoRA on all linear layers (Schulman et al. 2025, LoRA Without Regret); loss on the answer alone
         or nearly so (arXiv 2405.14394); packing without contamination (arXiv 2407.09105).
     Measured here: not yet measured.
@@ -60,7 +60,9 @@ class Finetune(Stage):
         description="what is trained: a name such as lora or full, or {lora: {rank: 16}} with its settings",
     )
     lr: Literal["auto"] | Annotated[float, Field(gt=0, le=10)] = Field(
-        default="auto", description="peak learning rate; auto: what the method and the model's width call for"
+        default="auto",
+        description="peak learning rate; auto: the best of three around the usual one of the method and the "
+        "model's width, tried for a few dozen steps where the run is long enough for it to pay",
     )
     batch: Literal["auto"] | Count = Field(
         default="auto", description="rows (examples) of one optimiser step, whatever their length; auto: 8"
@@ -101,10 +103,10 @@ class Finetune(Stage):
         default="auto", description="steps between checkpoints; auto: every half minute"
     )
     precision: Literal["auto", "fp32"] = Field(default="auto", description="number format of the products")
-    hold: Literal["auto", "fp32", "bf16", "int8"] = Field(
+    hold: Literal["auto", "fp32", "bf16", "int8", "disk"] = Field(
         default="auto",
         description="how the frozen weights of an adapter lie in memory, widened layer by layer as they are "
-        "used; auto: fp32 where the memory allows it",
+        "used; disk: in 16 bits in a file, read layer by layer; auto: fp32 where the memory allows it",
     )
     recompute: Literal["auto"] | bool = Field(
         default="auto",
@@ -131,20 +133,25 @@ class Finetune(Stage):
     def resolve(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Resolved:
         """Chooses rate, batch, context and length from the model, the rows and the memory."""
         from kogata.engine import finetune_costs as costs
+        from kogata.engine.finetune._common import refuse_merge
+        from kogata.engine.finetune_plan import plan_form
 
         spec, examples = _spec(facts), _examples(facts)
         module, settings = self.method.variant, self.method.settings
         work, room = module.work(spec, settings), _room(share)
+        if self.merge:
+            refuse_merge(self.method.name, "merge of train.finetune", "leave `merge` out, or use `lora`")
         reasons: dict[str, str] = {}
         changes: dict[str, Any] = {}
-        if self.lr == "auto":
-            changes["lr"], reasons["lr"] = module.lr(spec, settings)
         if self.template == "auto":
             reasons["template"] = "the tokenizer's own chat format where it has one, else chatml"
         if self.batch == "auto":
             changes["batch"], reasons["batch"] = 8, "8 rows a step suit few and many rows"
         most = min(spec.context, MOST_CONTEXT) if self.context == "auto" else self.context
-        form, reason = self._form(facts, work, machine, share, most)
+        rows = costs.guess_rows(examples, "train", (facts["model"] or {}).get("vocab_size"), most)
+        form, reason = plan_form(
+            self, spec, work, rows, machine, batch=8 if self.batch == "auto" else self.batch, room=room
+        )
         for name in ("hold", "recompute"):
             if getattr(self, name) == "auto":
                 changes[name], reasons[name] = getattr(form, name), reason
@@ -167,41 +174,60 @@ class Finetune(Stage):
             changes["precision"], reasons["precision"] = "fp32", "this processor has no fast 16-bit products"
         if self.checkpoint_every == "auto":
             reasons["checkpoint_every"] = "half a minute's work is the most a kill can cost"
-        return Resolved(stage=self.model_copy(update=changes), reasons=reasons)
+        stage = self.model_copy(update=changes)
+        trials = stage._trials(facts, machine, share)
+        if self._open_layers:
+            reasons["method"] = trials.said_of_layers()
+            if not trials.layers:
+                stage = stage.model_copy(update={"method": self._method("all")})
+        if self.lr == "auto":
+            usual, reason = module.lr(spec, settings)
+            reasons["lr"] = trials.said_of_rates(usual, reason)
+            if not trials.rates:
+                stage = stage.model_copy(update={"lr": usual})
+        return Resolved(stage=stage, reasons=reasons)
 
-    def _form(
-        self, facts: Mapping[str, Facts | None], work: Any, machine: Machine, share: Share, context: int
-    ) -> tuple[Any, str]:
-        """Chooses what is done to fit the memory, and says what it costs."""
+    @property
+    def _open_layers(self) -> bool:
+        """Whether trials decide which layers are trained."""
+        return getattr(self.method.settings, "top", None) == "auto"
+
+    def _method(self, top: str) -> Method:
+        """Gives the method with its layers decided."""
+        return Method.of(self.method.name, **{**self.method.settings.model_dump(), "top": top})
+
+    def _trials(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Any:
+        """Plans what is tried before the run."""
+        from kogata.engine import finetune_costs as costs
+        from kogata.engine.finetune_plan import plan_trials
+
+        assert isinstance(self.batch, int)
+        rows, seconds = self._step(facts, machine, share)
+        planned: float | None = self._steps(rows.rows, rows.tokens)
+        budget = _least(self.time, share.seconds) if self.clocked(share) else None
+        if budget is not None:
+            planned = (budget - costs.STAGE_SECONDS) / seconds
+        held = (_examples(facts).get("splits") or {}).get("heldout") or {}
+        layers = self._open_layers and bool(held.get("examples"))
+        return plan_trials(
+            _spec(facts), rows, planned or 0, self.batch, seconds, rates=self.lr == "auto", layers=layers
+        )
+
+    def _step(
+        self, facts: Mapping[str, Facts | None], machine: Machine, share: Share, *, again: bool = False
+    ) -> tuple[Any, float]:
+        """Guesses the rows, and forecasts the seconds of a step."""
         from kogata.engine import finetune_costs as costs
 
-        module, settings = self.method.variant, self.method.settings
-        narrow = getattr(module, "narrow", lambda _: False)(settings)
-        narrow = narrow and not self.merge and machine.device == "cpu"
-        if self.hold not in ("auto", "fp32") and not narrow:
-            raise RecipeError(
-                "weights that are trained or merged cannot be held in fewer bits",
-                where="hold of train.finetune",
-                found=f"hold: {self.hold} with method {self.method.name}, merge: {self.merge}",
-                expected="hold: fp32, or an adapter without PiSSA that is not merged, on a processor",
-            )
-        again = [False, True] if self.recompute == "auto" else [self.recompute]
-        holds: list[Any] = [self.hold]
-        if self.hold == "auto":
-            holds = ["fp32", "bf16"] if narrow else ["fp32"]
-        may = [costs.Form(hold=hold, recompute=one) for one in again for hold in holds]
-        room = _room(share)
-        if room is None:
-            return may[0], "no memory budget binds"
-        if self.hold == "auto" and narrow and again[-1]:
-            may.append(costs.SMALLEST)
-        spec, model = _spec(facts), facts["model"] or {}
-        rows = costs.guess_rows(_examples(facts), "train", model.get("vocab_size"), context)
-        batch = 8 if self.batch == "auto" else self.batch
-        form, price = costs.choose_form(spec, work, rows, machine, batch=batch, room=room, may=may)
-        if form == costs.PLAIN:
-            return form, "the memory allows it"
-        return form, f"to fit {format_bytes(room)}; steps take {100 * (price - 1):.0f} % longer"
+        model = facts["model"]
+        assert model is not None and isinstance(self.batch, int) and isinstance(self.context, int)
+        spec, form = _spec(facts), self._chosen()
+        work = self.method.variant.work(spec, self.method.settings)
+        rows = costs.guess_rows(_examples(facts), "train", model.get("vocab_size"), self.context)
+        micro = costs.micro_tokens(spec, work, _room(share), form)
+        sizes: dict[str, Any] = {"batch": self.batch, "micro": micro, "form": form}
+        sizes |= {"fused": machine.compiler, "processes": share.processes}
+        return rows, costs.step_seconds(spec, work, rows, machine, **sizes, again=again)
 
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
         """States what will be made, and what it will take by a guess of the tokens in the rows' bytes."""
@@ -213,20 +239,19 @@ class Finetune(Stage):
         form = self._chosen()
         module, settings = self.method.variant, self.method.settings
         work = module.work(spec, settings)
-        rows = costs.guess_rows(examples, "train", model.get("vocab_size"), self.context)
         micro = costs.micro_tokens(spec, work, _room(share), form)
-        sizes: dict[str, Any] = {"batch": self.batch, "micro": micro, "form": form}
-        sizes |= {"fused": machine.compiler, "processes": share.processes}
-        first = costs.step_seconds(spec, work, rows, machine, **sizes)
+        rows, first = self._step(facts, machine, share)
+        trials = self._trials(facts, machine, share)
         budget = _least(self.time, share.seconds) if self.clocked(share) else None
         steps = self._steps(rows.rows, rows.tokens)
-        before = costs.STAGE_SECONDS + 4 * spec.parameters() / 1e9
+        before = costs.STAGE_SECONDS + costs.load_seconds(spec) + work.steps_before * first
+        before += trials.rate_seconds + trials.layer_seconds
         if budget is not None:
             steps = max(1, int((budget - before) / first))
             seconds = budget
         else:
             assert steps is not None
-            again = costs.step_seconds(spec, work, rows, machine, **sizes, again=True)
+            _, again = self._step(facts, machine, share, again=True)
             once = min(steps, -(-rows.rows // self.batch)) if work.first > 0 else steps
             seconds = before + once * first + (steps - once) * again
             looked = costs.guess_rows(examples, "heldout", model.get("vocab_size"), self.context)
@@ -244,7 +269,7 @@ class Finetune(Stage):
         }
         if kind == Kind.MODEL:
             made = {key: value for key, value in model.items() if key not in ("kind", "digest")}
-        tokens = steps * self.batch * rows.tokens
+        tokens = (steps + trials.steps) * self.batch * rows.tokens
         cost = Cost(
             seconds=seconds,
             cpu_seconds=seconds * machine.cores,
@@ -255,6 +280,8 @@ class Finetune(Stage):
             size_bytes=size,
         )
         disk = size + 2 * 16 * work.trained
+        if form.hold == "disk":
+            disk += 2 * spec.matrix_parameters() * share.processes
         if work.first > 0:
             disk += round(2 * spec.width * rows.rows * rows.tokens)
         return Forecast(facts=made, cost=cost, disk_bytes=disk)
@@ -276,7 +303,6 @@ class Finetune(Stage):
 
         examples, model = one(given, "examples"), one(given, "model")
         assert isinstance(self.batch, int) and isinstance(self.context, int)
-        assert self.lr != "auto"
         spec, form = _spec({"model": model.facts}), self._chosen()
         module, settings = self.method.variant, self.method.settings
         clocked = self.clocked(bench.share)
@@ -295,7 +321,7 @@ class Finetune(Stage):
             ),
             epochs=None if clocked else self.epochs,
             tokens=None if clocked else self.tokens,
-            lr=self.lr,
+            lr=None if self.lr == "auto" else self.lr,
             batch=self.batch,
             context=self.context,
             micro=costs.micro_tokens(spec, module.work(spec, settings), _room(bench.share), form),
@@ -322,7 +348,13 @@ class Finetune(Stage):
         planned = training["planned_steps"]
         length = {"steps": planned or training["steps"], "tokens": None, "epochs": None, "time": None}
         decay = self.decay if planned else training["decay"]
-        return {**length, "warmup": training["warmup"], "decay": decay}
+        found: dict[str, Any] = {**length, "warmup": training["warmup"], "decay": decay}
+        if training["lr_trials"] is not None:
+            found["lr"] = training["lr_trials"]["taken"]
+        if training["top_trials"] is not None:
+            method = self._method(training["top_trials"]["taken"])
+            found["method"] = method.model_dump(mode="json")
+        return found
 
 
 def _least(*values: float | None) -> float | None:

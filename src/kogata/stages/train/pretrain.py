@@ -85,6 +85,11 @@ class Pretrain(Stage):
     corpus_start: bool = Field(
         default=True, description="start embedding and head from the corpus's pair counts (untied models)"
     )
+    tables_every: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = Field(
+        default="auto",
+        description="steps from one update of the head (an untied output table) to the next; in between its "
+        "gradient is not computed; at equal time not yet measured",
+    )
     curriculum: Literal["auto"] | Curriculum = Field(
         default="auto", description="what is seen when: how long windows are, or how hard their text"
     )
@@ -167,10 +172,14 @@ class Pretrain(Stage):
             changes["model"] = self.model.model_copy(update={**sizes, "parameters": "auto"})
             if reason:
                 reasons["model.parameters"] = f"{reason}: {format_count(spec.parameters())} weights"
+        start = self.corpus_start and given is None
+        every, reason = autosize.tables_every_for(spec, self.tables_every, start)
+        if reason:
+            reasons["tables_every"], changes["tables_every"] = reason, every
         if set(spec.mixers or ()) - {"full"}:
             reasons["model.pattern"] = autosize.pattern_reason(spec, context)
         if seconds is None and self._steps(batch, train["tokens"]) is None:
-            steps, reason = autosize.length_for(spec, batch, context, train["tokens"], machine)
+            steps, reason = autosize.length_for(spec, batch, context, train["tokens"], machine, every)
             changes["steps"], reasons["steps"] = steps, reason
         curriculum = self.curriculum
         if curriculum == "auto":
@@ -184,9 +193,11 @@ class Pretrain(Stage):
             reasons["checkpoint_every"] = "half a minute's work is the most a kill can cost"
         stage = self.model_copy(update=changes)
         if self.compile == "auto":
-            seconds = stage.forecast(facts, machine, share).cost.seconds or 0.0
-            lengths = 0 if share.processes > 1 else compiling.suits(spec, stage.curriculum, context)
-            pays, reasons["compile"] = compiling.choose(spec, machine, seconds, lengths)
+            cost, ways = (
+                stage.forecast(facts, machine, share).cost,
+                (stage.curriculum, context, share.processes),
+            )
+            pays, reasons["compile"] = compiling.choose(spec, machine, cost.seconds or 0.0, *ways)
             stage = stage.model_copy(update={"compile": True}) if pays else stage
         return Resolved(stage=stage, reasons=reasons)
 
@@ -220,16 +231,14 @@ class Pretrain(Stage):
         if seconds is not None or self._steps(batch, train_tokens) is None:
             budget = autosize.DEFAULT_SECONDS if seconds is None else seconds
             sizes = family, vocab_size, tied, context
-            shape, seen = autosize.by_time(*sizes, batch, budget, machine, extras)
+            shape, seen = autosize.by_time(*sizes, batch, budget, machine, extras, self._tables_every)
             reason = f"sees about {format_count(seen)} tokens in {format_seconds(budget)}"
         else:
             seen = (self._steps(batch, train_tokens) or 1) * batch
             shape = autosize.by_tokens(family, vocab_size, tied, context, seen, extras)
             reason = f"sees {format_count(seen)} tokens"
-        return (
-            shape,
-            f"{shape.layers} layers of width {shape.width}, the largest that is well taught: it {reason}",
-        )
+        said = f"{shape.layers} layers of width {shape.width}, the largest that is well taught: it {reason}"
+        return shape, said
 
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
         """States the model's facts and what its training will take."""
@@ -242,30 +251,21 @@ class Pretrain(Stage):
         assert isinstance(self.batch, int) and isinstance(self.context, int)
         micro = costs.micro_tokens(spec, self.batch, self.context, _room(share))
         muon = self.optimizer != "adamw"
-        fused = machine.compiler and self.compile == "auto"
-        compiled = machine.compiler and self.compile is True
-        step = costs.step_cost(
-            spec,
-            machine,
-            batch=self.batch,
-            context=self.context,
-            micro=micro,
-            muon=muon,
-            fused=fused,
-            processes=share.processes,
-        )
+        budget = self._seconds(share)
+        steps = None if budget is not None else self._steps(self.batch, train["tokens"])
+        fused = self.compile == "auto" and machine.compiler
+        parts: dict[str, Any] = {"batch": self.batch, "context": self.context, "micro": micro, "muon": muon}
+        parts |= {"fused": fused, "processes": share.processes}
+        updates = costs.head_updates(self._tables_every(spec), steps)
+        step = costs.step_cost(spec, machine, **parts, updates=updates)
         start = self.corpus_start and not spec.tied and not facts.get("model")
-        each = step.seconds * (compiling.OVER_TORCH if compiled else 1.0)
-        before = costs.STAGE_SECONDS + measuring_seconds(self.curriculum, train["tokens"])
+        ratio, price = compiling.forecast(spec, machine, self.compile, self.curriculum, self.context)
+        each = step.seconds * ratio
+        before = price + costs.STAGE_SECONDS + measuring_seconds(self.curriculum, train["tokens"])
         if start:
             sizes = spec.vocab_size, spec.embed_width or spec.width, train["tokens"], machine
             rounds = costs.rounds_for(*sizes, self._seconds(share))
             before += costs.corpus_start_seconds(*sizes, rounds)
-        if compiled:
-            lengths = compiling.suits(spec, self.curriculum, self.context)
-            before += compiling.price_seconds(spec, machine, max(1, lengths))
-        budget = self._seconds(share)
-        steps = self._steps(self.batch, train["tokens"])
         if budget is not None:
             steps = max(1, int((budget - before) / each))
         assert steps is not None
@@ -302,6 +302,11 @@ class Pretrain(Stage):
         )
         disk = size + 2 * costs.state_bytes(spec, muon)
         return Forecast(facts=made, cost=cost, disk_bytes=disk, advice=advice)
+
+    def _tables_every(self, spec: ModelSpec) -> int:
+        from kogata.engine import autosize
+
+        return autosize.tables_every_for(spec, self.tables_every, self.corpus_start)[0]
 
     def _spec(self, facts: Mapping[str, Facts | None]) -> ModelSpec:
         from kogata.engine import autosize
@@ -348,6 +353,7 @@ class Pretrain(Stage):
                 self._seconds(bench.share),
             ),
             compile=self.compile,
+            tables_every=self._tables_every(spec),
             curriculum=None if self.curriculum == "auto" else self.curriculum,
             sampling=self.sampling,
             checkpoint_steps=None if self.checkpoint_every == "auto" else self.checkpoint_every,

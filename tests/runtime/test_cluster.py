@@ -1,0 +1,114 @@
+"""The cluster: by Ray the same pages become the same documents; what hangs or dies there is dealt with."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from dedup_bench import data_bench
+from web_archives import JAPANESE, PROSE, page
+
+from kogata.core.errors import EnvironmentProblem
+from kogata.core.registry import registry
+from kogata.core.stage import Account
+from kogata.engine.web import pool
+from kogata.engine.web.convert import Converter, Outcome
+from kogata.engine.web.page import Page
+from kogata.runtime import cluster
+from kogata.stages.data.extract import Extract
+
+pytest.importorskip("resiliparse")
+pytest.importorskip("py3langid")
+
+
+# Not importorskip: it must be imported by us, for it looks at its environment then.
+with_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Still(Converter):
+    """Stands still on one page and dies on another, once; converts the rest as ever."""
+
+    mark: Path
+
+    def start(self) -> Any:
+        step = super().start()
+
+        def stubborn(page: Page) -> Outcome:
+            if page.id == "still":
+                time.sleep(600)
+            if page.id == "dies" and not self.mark.exists():
+                self.mark.touch()
+                os._exit(9)
+            return step(page)
+
+        return stubborn
+
+
+@with_ray
+@pytest.mark.timeout(600)  # it starts six processes of Ray's own, and anew what was killed
+def test_ray_makes_the_same_documents_on_loopback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(pool, "BATCH", 3)
+    monkeypatch.setattr(pool, "PATIENCE", 0.5)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    parts: dict[str, Any] = {
+        "extractor": "fast",
+        "settings": registry.variant("engine.extract", "fast").Settings(),
+        "page_seconds": 3.0,
+    }
+    names = ["a", "b", "dies", "c", "still", "d", "e"]
+    pages = [
+        Page(id=name, source="x", content=page(f"{name} {PROSE} {PROSE} {JAPANESE}").encode())
+        for name in names
+    ]
+    wanted = [outcome for outcome in pool.convert(pages, Converter(**parts), 1)]
+    before = dict(os.environ)
+    found: list[Outcome] = []
+    for outcome in pool.convert(pages, Still(**parts, mark=tmp_path / "mark"), 1, cluster.on_ray):
+        if not found:
+            open_to = {
+                connection.laddr.ip.removeprefix("::ffff:")
+                for process in psutil.Process().children(recursive=True)
+                for connection in process.net_connections()
+                if connection.status == psutil.CONN_LISTEN
+            }
+        found.append(outcome)
+    assert open_to == {"127.0.0.1"}
+    assert [outcome.reason for outcome in found] == [None] * 4 + ["takes too long"] + [None] * 2
+    del found[4], wanted[4]
+    assert found == wanted
+    assert {name: os.environ.get(name) for name in before} == before and "RAY_AUTH_TOKEN" not in os.environ
+    assert not [p for p in psutil.Process().children(recursive=True) if "ray" in " ".join(p.cmdline())]
+    assert not list(Path("/tmp").glob("kogata-ray-*/session*"))
+
+
+def test_the_stage_hands_its_batches_to_the_cluster(tmp_path: Path) -> None:
+    (tmp_path / "one.html").write_text(page(f"One. {PROSE} {PROSE}"), encoding="utf-8")
+    bench = data_bench(tmp_path / "bench")
+    asked: list[int] = []
+
+    def spread(make: Any, batches: Any, seconds: float, late: Any) -> Any:
+        work = make()
+        for batch in batches:
+            asked.append(len(batch))
+            yield work(batch)
+
+    bench.spread = spread
+    stage = Extract.model_validate({"path": str(tmp_path / "one.html"), "heldout": 0, "processes": "ray"})
+    (document,) = stage.each([], Account(bench=bench))
+    alone = Extract.model_validate({"path": str(tmp_path / "one.html"), "heldout": 0, "processes": 1})
+    assert [document] == list(alone.each([], Account())) and asked == [1]
+
+
+@with_ray
+def test_a_cluster_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "no address")
+    with pytest.raises(EnvironmentProblem, match="cannot be reached"):
+        next(cluster.on_ray(lambda: list, [[1]], 1.0, str))

@@ -142,16 +142,19 @@ def by_time(
     extras: Extras = NONE,
     tables_every: Callable[[ModelSpec], int] = lambda spec: 1,
 ) -> tuple[Shape, float]:
-    """Chooses the largest shape that sees enough tokens in the time; gives it and the tokens."""
+    """Chooses the largest shape that sees enough tokens in the time; gives it and the tokens.
+
+    What a resting head saves goes into steps, not into a larger shape: so it was found.
+    """
     best: tuple[Shape, float] | None = None
+    sizes: dict[str, Any] = {"batch": batch, "context": context, "muon": False}
     for layers, width in _ladder(extras):
         shape = shape_of(family, layers, width, tied)
         spec = spec_of(family, shape, vocab_size, context, extras)
-        updates = head_updates(tables_every(spec), None)
-        step = step_cost(spec, machine, batch=batch, context=context, muon=False, updates=updates)
-        tokens = seconds / step.seconds * batch
+        tokens = seconds / step_cost(spec, machine, **sizes).seconds * batch
         if best is None or tokens >= TOKENS_PER_WEIGHT * weights_in_products(spec):
-            best = shape, tokens
+            updates = head_updates(tables_every(spec), None)
+            best = shape, seconds / step_cost(spec, machine, **sizes, updates=updates).seconds * batch
         else:
             break
     assert best is not None

@@ -69,6 +69,7 @@ class Tries:
         """
         bench = self.trials.bench
         steps = costs.trial_steps(self.planned, self._rows, self._batch, len(costs.PROBE_FACTORS))
+        steps = self.trials.settled("lr", steps)
         if not steps:
             bench.log(f"lr {usual:g}, the usual one: the run is too short for trials of others to pay")
             self.found["lr_trials"] = {"taken": usual, "steps": 0, "losses": {}}
@@ -103,7 +104,7 @@ class Tries:
             look: measures the held-out loss; None where no rows are held out.
         """
         bench = self.trials.bench
-        steps = costs.layer_steps(self.planned, self._rows, self._batch)
+        steps = self.trials.settled("top", costs.layer_steps(self.planned, self._rows, self._batch))
         heldout: dict[str, float | None] = {}
         if look is None or not steps:
             why = "no rows are held out" if look is None else "the run is too short for trials to pay"

@@ -82,21 +82,33 @@ class Trials:
         Returns:
             `losses` by step, and `heldout`; no losses where training diverged.
         """
-        folder = self.bench.checkpoints / "trials" / name
-        done = folder.parent / f"{name}.json"
-        if not done.exists():
-            found = self._train(folder, make())
-            if self.group.rank == 0:
-                beside = folder.parent / f"{name}.part"
-                folder.parent.mkdir(parents=True, exist_ok=True)
-                beside.write_text(json.dumps(found), encoding="utf-8")
-                os.replace(beside, done)
-                shutil.rmtree(folder, ignore_errors=True)
-        self.group.wait()
-        found = json.loads(done.read_text(encoding="utf-8"))
+        folder = self._folder / name
+        found = self._once(name, lambda: self._train(folder, make()))
+        if self.group.rank == 0:
+            shutil.rmtree(folder, ignore_errors=True)
         for step, loss in enumerate(found["losses"], 1):
             self.rows.append({"trial": name, "step": step, "loss": loss})
         return found
+
+    def settled(self, name: str, steps: int) -> int:
+        """Gives the steps that were chosen first: a run that is resumed with less time left keeps to them."""
+        return self._once(f"{name}-steps", lambda: steps)
+
+    @property
+    def _folder(self) -> Path:
+        return self.bench.checkpoints / "trials"
+
+    def _once(self, name: str, find: Callable[[], Any]) -> Any:
+        """Gives what the first process found, now or before the run was killed."""
+        done, beside = self._folder / f"{name}.json", self._folder / f"{name}.part"
+        if not done.exists():
+            found = find()
+            if self.group.rank == 0:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                beside.write_text(json.dumps(found), encoding="utf-8")
+                os.replace(beside, done)
+        self.group.wait()
+        return json.loads(done.read_text(encoding="utf-8"))
 
     def _train(self, folder: Path, trial: Trial) -> dict[str, Any]:
         run, chance = trial.training, random_state()

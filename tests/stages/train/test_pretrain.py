@@ -268,7 +268,7 @@ def test_a_given_model_moves_its_head_in_every_step() -> None:
     assert asked.stage.tables_every == 3
 
 
-def test_the_time_saved_counts_where_the_clock_chooses_the_shape() -> None:
+def test_the_time_saved_goes_into_steps_not_into_a_larger_shape() -> None:
     from kogata.engine import autosize
 
     seen = []
@@ -276,8 +276,8 @@ def test_the_time_saved_counts_where_the_clock_chooses_the_shape() -> None:
         shape, tokens = autosize.by_time(
             "qwen3", 8192, False, 256, 1024, 288.0, FAST, tables_every=lambda spec, every=every: every
         )
-        seen.append((shape.layers * shape.width, tokens))
-    assert seen[1] > seen[0]
+        seen.append((shape, tokens))
+    assert seen[1][0] == seen[0][0] and seen[1][1] > 1.05 * seen[0][1]
 
 
 def test_a_tied_table_cannot_rest() -> None:
@@ -289,23 +289,19 @@ def test_a_tied_table_cannot_rest() -> None:
             Pretrain(tables_every=wrong)
 
 
-@pytest.mark.parametrize("machine", [MACHINE, replace(MACHINE, compiler=True)], ids=["torch", "fused"])
-def test_a_resting_head_is_counted_and_resumed(tokens: Artifact, tmp_path: Path, machine: Machine) -> None:
-    stage = Pretrain(**TINY, steps=11, tables_every=4, checkpoint_every=3)
+def test_a_resting_head_is_counted_and_resumed(tokens: Artifact, tmp_path: Path) -> None:
+    stage = Pretrain(**TINY, steps=9, tables_every=4, checkpoint_every=3)
     facts = {"tokens": tokens.facts, "model": None}
-    stage = stage.resolve(facts, machine, Share()).stage
-    forecast = stage.forecast(facts, machine, Share())
-    whole = TrainingBench(tmp_path / "whole", machine=machine)
+    stage = stage.resolve(facts, MACHINE, Share()).stage
+    forecast = stage.forecast(facts, MACHINE, Share())
+    whole = TrainingBench(tmp_path / "whole")
     made = stage.run({"tokens": tokens, "model": None}, whole)
     assert made["training"]["tables_every"] == 4 and whole.flops == forecast.cost.flops
     with pytest.raises(Killed):
-        stage.run(
-            {"tokens": tokens, "model": None}, TrainingBench(tmp_path / "k", machine=machine, kill_at=7)
-        )
-    again = TrainingBench(tmp_path / "k", machine=machine)
+        stage.run({"tokens": tokens, "model": None}, TrainingBench(tmp_path / "k", kill_at=7))
+    again = TrainingBench(tmp_path / "k")
     assert stage.run({"tokens": tokens, "model": None}, again) == made
     assert again.rows[0]["step"] == 7 and weights(again.out) == weights(whole.out)
-    if not machine.compiler:
-        other = TrainingBench(tmp_path / "every", machine=machine)
-        run(tokens, other, steps=11, tables_every=1)
-        assert weights(other.out) != weights(whole.out)
+    other = TrainingBench(tmp_path / "every")
+    run(tokens, other, steps=9, tables_every=1)
+    assert weights(other.out) != weights(whole.out)

@@ -17,6 +17,7 @@ import pytest
 from kogata import api
 from kogata.core.errors import DataError, KogataError, Refused
 from kogata.runtime.ledger import read_receipts, read_rows
+from kogata.runtime.run import slowness
 
 TOYS = Path(__file__).with_name("toy_stages.py")
 
@@ -146,6 +147,12 @@ def test_a_time_budget_is_shared_and_kept(place: Path) -> None:
     assert spent > 10
     again = api.run(made)
     assert set(statuses(again).values()) == {"reused"}
+
+
+def test_a_computer_slower_than_its_profile_leaves_more_for_what_follows_training() -> None:
+    assert slowness(10.0, 15.0) == 1.5 and slowness(10.0, 60.0) == 2.0
+    assert slowness(10.0, 6.0) == 1.0  # Faster than forecast is no reason to cut it fine.
+    assert slowness(0.5, 5.0) == 1.0
 
 
 def test_a_budget_that_cannot_hold_the_plan_is_refused_before_the_start(place: Path) -> None:

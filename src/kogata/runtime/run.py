@@ -33,8 +33,20 @@ from kogata.runtime.plan import (
 from kogata.runtime.store import Found
 from kogata.runtime.workers import Group
 
+LEAST_TOLD_SECONDS, MOST_SLOWER = 2.0, 2.0
 Screen = Any
 """Anything with `event(name, **facts)`."""
+
+
+def slowness(forecast_seconds: float, taken_seconds: float) -> float:
+    """Gives how many times as long as forecast what follows may take, by what came before.
+
+    Other programs make a computer slower than its profile says: a time budget is kept only if what comes
+    after training is given as much more. Short stages tell nothing.
+    """
+    if forecast_seconds < LEAST_TOLD_SECONDS:
+        return 1.0
+    return min(MOST_SLOWER, max(1.0, taken_seconds / forecast_seconds))
 
 
 @dataclass
@@ -61,6 +73,9 @@ class Runner:
     spent: Callable[[], float] = lambda: 0.0
     invocation: str = ""
     asked_to_stop: list[int] = field(default_factory=list)
+    forecast_seconds: float = 0.0
+    """Of the stages made so far that no clock ended, and what they took."""
+    taken_seconds: float = 0.0
     _beat: float = 0.0
 
     def run(self) -> list[Receipt]:
@@ -216,6 +231,9 @@ class Runner:
         for item in planned:
             own = item is last
             name = item.step.label
+            if not (item.stage.elastic and item.stage.clocked(item.share)):
+                self.forecast_seconds += item.forecast.cost.seconds or 0.0
+                self.taken_seconds += costs[name].seconds or 0.0
             receipt = self._note(
                 item.step,
                 item.key or "",
@@ -271,7 +289,9 @@ class Runner:
             forecast = forecast.fused() if step.label in fused else forecast
             rest += (share.seconds if stage.clocked(share) else forecast.cost.seconds) or 0.0
             known[step.label] = Known({**forecast.facts, "kind": str(stage.made_kind(facts))}, None)
-        return self.deadline - rest - (RESERVE_SECONDS if self.parent is None else 0.0)
+        if self.parent is None:
+            rest += RESERVE_SECONDS
+        return self.deadline - rest * slowness(self.forecast_seconds, self.taken_seconds)
 
     def _heard(self, label: str, event: Mapping[str, Any]) -> None:
         """Passes a worker's event on to the screen and the run's folder."""

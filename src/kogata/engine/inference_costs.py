@@ -92,7 +92,10 @@ def read_bytes(model: Facts, tokens: int) -> int:
     """Forecasts the peak resident bytes of reading batches of so many tokens."""
     spec: Any = spec_of(model)
     weights = 4 * int(model.get("parameters") or 100e6)
-    held = 0 if spec is None else 8 * tokens * (6 * spec.width + 3 * spec.q_width + 3 * spec.ffn_width)
+    held = 0
+    if spec is not None:
+        gated = 2 if spec.ffn == "relu2" else 3
+        held = 8 * tokens * (6 * spec.width + 3 * spec.q_width + gated * spec.ffn_width)
     return TORCH_BYTES + SCORING_BYTES + weights + held
 
 

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from kogata import api
+from kogata.core.amounts import Cost, Energy
 from kogata.core.errors import RecipeError
+from kogata.core.receipt import Receipt
 from kogata.core.statistics import mean_interval, paired
+from kogata.runtime.compare import judged_by, measures_of
 from kogata.runtime.ledger import read_receipts
 from tests.runtime.test_run import CHAIN, place, recipe  # noqa: F401
 
@@ -37,6 +40,46 @@ def test_matched_on_steps_the_others_take_what_the_baseline_took(place: Path) ->
         if receipt.stage == "toy.train"
     ]
     assert taken[0] == taken[1]
+
+
+def test_another_question_gets_a_folder_of_its_own_and_more_seeds_the_same(place: Path) -> None:  # noqa: F811
+    made = recipe(place, *CHAIN)
+    first = api.compare(made, settings={"toy.train.steps": [4]}, seeds=1)
+    page = (first.path / "report.html").read_text(encoding="utf-8")
+    assert "toy: compared" in page and "toy.train.steps=4" in page
+    assert api.compare(made, settings={"toy.train.steps": [4]}, seeds=2).path == first.path
+    assert len(json.loads((first.path / "comparison.json").read_text())["seeds"]) == 2
+    other = api.compare(made, settings={"toy.train.steps": [2]}, seeds=1)
+    assert other.path == first.path.with_name("toy-compare-2")
+    run = api.run(made)
+    beside = api.compare(made, settings={"toy.train.steps": [2]}, seeds=1, out=run.path)
+    assert beside.path == run.path.with_name("toy-2") and "compared" in api.report(beside.path).read_text()
+
+
+def test_measures_are_of_what_was_made_from_something(tmp_path: Path) -> None:
+    def receipt(kind: str, inputs: dict, facts: dict, seconds: float, size: int) -> Receipt:
+        joules = Energy(low=seconds, high=2 * seconds, source="modelled:x")
+        spent = Cost(seconds=seconds, size_bytes=size, joules=joules)
+        return Receipt(
+            key=kind, label=kind, stage=kind, status="done", kind=kind, inputs=inputs, facts=facts,
+            cost=spent, first_cost=spent,
+        )  # fmt: skip
+
+    base = receipt("model", {}, {"parameters": 5}, 9.0, 500)
+    tuned = receipt("adapter", {"model": "digest"}, {"training": {"steps": 1}}, 2.0, 40)
+    answers = receipt("scores", {"adapter": "d"}, {"examples": {"loss_nats_per_token": 0.7}}, 1.0, 1)
+    files = receipt("bundle", {"adapter": "d"}, {"files": {"a": {"bytes": 7}, "b": {"bytes": 3}}}, 1.0, 9)
+    found = measures_of(api.Run(path=tmp_path, plan=None, receipts=[base, tuned, answers, files]))
+    assert found["training_seconds"] == 2.0 and found["total_seconds"] == 13.0
+    assert found["answer_loss"] == 0.7 and judged_by(found) == "answer_loss"
+    assert (found["joules_low"], found["joules_high"], found["file_bytes"]) == (13.0, 26.0, 7.0)
+
+    kept = {"methods": {"probe": {"accuracy": 0.8}, "full": {"accuracy": 0.7}}, "method": "probe"}
+    sorter = receipt("model", {"examples": "d"}, kept, 2.0, 40)
+    found = measures_of(api.Run(path=tmp_path, plan=None, receipts=[base, sorter]))
+    assert found["accuracy"] == 0.8 and judged_by(found) == "accuracy" and found["model_bytes"] == 40
+    test = receipt("scores", {"model": "d"}, {"labels": {"accuracy": 0.0}}, 1.0, 1)
+    assert measures_of(api.Run(path=tmp_path, plan=None, receipts=[sorter, test]))["accuracy"] == 0.0
 
 
 @pytest.mark.parametrize(

@@ -227,8 +227,8 @@ def _for_axis(
     axis: Axis,
     equal: bool,
 ) -> str:
-    pick = min(equals, key=lambda variant: variant.mean(axis.measure))
-    pick = pick if pick is not best and cheaper(pick, best, axis) else best
+    sparing = [variant for variant in equals if cheaper(variant, best, axis)]
+    pick = min(sparing, key=lambda variant: variant.mean(axis.measure), default=best)
     worse = [variant for variant in variants if variant not in equals and cheaper(variant, pick, axis)]
     frugal = min(worse, key=lambda variant: variant.mean(axis.measure), default=None)
     cost = axis.write(pick.mean(axis.measure))
@@ -236,6 +236,13 @@ def _for_axis(
         dearer = any(cheaper(best, variant, axis) for variant in variants if variant is not best)
         if equal and not dearer:
             return f"It was made equal, so it decides nothing: take {best.letter}, the best."
+        least = min(variants, key=lambda variant: variant.mean(axis.measure))
+        said = axis.write(least.mean(axis.measure))
+        if least.mean(axis.measure) < (1 - SAME_COST) * best.mean(axis.measure):
+            return (
+                f"Take {_said(best)}, the best, for its {cost}: {least.letter} took {said} on average, "
+                "but the seeds do not show that it takes less."
+            )
         if not dearer:
             return f"It decides nothing here, all take about {cost}: take {best.letter}, the best."
         return f"Take {_said(best)}: the best, and no variant is shown to take less than its {cost}."

@@ -167,7 +167,7 @@ def file_note(found: Mapping[str, Any]) -> str | None:
 def sample_rows(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Gives the sample texts; of answers also what was expected, and what the base said before training."""
     names = ("prompt", "text", "before", "expected")
-    rows = [{name: str(row.get(name, "")) for name in names} for row in samples]
+    rows: list[dict[str, Any]] = [{name: str(row.get(name, "")) for name in names} for row in samples]
     for row in rows:
         if row["prompt"] and row["text"].startswith(row["prompt"]):
             row["text"] = row["text"][len(row["prompt"]) :]

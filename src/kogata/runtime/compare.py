@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,8 @@ class Comparison:
     """Variant → the folder of each seed's run, from the comparison's folder on."""
     path: Path
     machine: dict[str, Any]
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """The recipe as it stands, without its seed."""
     energy_source: str | None = None
 
     def rows(self) -> list[dict[str, Any]]:
@@ -84,6 +86,7 @@ class Comparison:
             "match": self.match,
             "seeds": self.seeds,
             "judged_by": judged_by(self.values[BASELINE]),
+            "recipe": self.recipe,
             "rows": self.rows(),
             "folders": self.folders,
             "energy_source": self.energy_source,
@@ -133,7 +136,11 @@ def compare(
             expected="a time budget, or steps in the training stage",
             remedy="--budget time=5min, or --match steps with steps set",
         )
-    folder = out if out is not None else Path("runs") / f"{recipe.name}-compare"
+    asked = _question(recipe, variants, match)
+    wanted = out if out is not None else Path("runs") / f"{recipe.name}-compare"
+    folder = _free_folder(wanted, asked)
+    if screen is not None and folder != wanted:
+        screen.event("note", text=f"{wanted} holds something else; this comparison goes to {folder}")
     values: dict[str, dict[str, list[float]]] = {variant: {} for variant in variants}
     folders: dict[str, list[str]] = {variant: [] for variant in variants}
     source: str | None = None
@@ -166,11 +173,38 @@ def compare(
         path=folder,
         machine=machine_profile().to_dict(),
         energy_source=source,
+        recipe=asked["recipe"],
     )
     text = json.dumps(found.to_dict(), ensure_ascii=False, indent=1)
     write_beside(folder / NAME, text.encode())
     report(folder)
     return found
+
+
+def _question(recipe: Recipe, variants: Mapping[str, Recipe], match: str) -> dict[str, Any]:
+    """Gives what a comparison asks, whichever seeds answer it."""
+    parts = {name: value for name, value in recipe.to_dict().items() if name != "seed"}
+    return json.loads(json.dumps({"recipe": parts, "match": match, "variants": list(variants)}))
+
+
+def _free_folder(wanted: Path, asked: Mapping[str, Any]) -> Path:
+    """Chooses the folder of a comparison: the same again, or the next name when another thing has it."""
+    number = 1
+    while True:
+        path = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        number += 1
+        if (path / "receipts.jsonl").exists() or (path.exists() and not path.is_dir()):
+            continue
+        try:
+            found = json.loads((path / NAME).read_text(encoding="utf-8"))
+            held = {"recipe": found["recipe"], "match": found["match"]}
+            held["variants"] = [row["variant"] for row in found["rows"]]
+        except FileNotFoundError:
+            return path  # never begun, or stopped before its end: what was made is taken up
+        except (ValueError, KeyError, TypeError):
+            continue
+        if held == asked:
+            return path
 
 
 def judged_by(measures: Mapping[str, Any]) -> str | None:

@@ -6,7 +6,7 @@ more than its own error, the mixture stays as the sizes say.
 
 Pays when: there are several sources, it is unknown which of them help, and held-out text of the use is there.
 Hurts when: the sources are alike, or what helps a small model does not help the large one.
-Cost: 24 small models, about 5 s each on one core; more with `proxies`, `tokens` and `parameters`.
+Cost: 24 small models, about 25 s each on two cores; more with `proxies`, `tokens` and `parameters`.
 Source: RegMix, Liu et al. 2024 (arXiv 2407.01492); here a ridge regression on weights, products, logarithms.
 Measured here: not yet measured.
 """

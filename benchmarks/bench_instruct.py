@@ -61,7 +61,9 @@ def main() -> None:
         count = options.seeds or (3 if full else 1)
         rows = [read_rows(source / f"{name}.jsonl.gz", MOST_PROMPT) for name in ("train", "val")]
         sizes = (ROWS, HELDOUT) if full else (QUICK_ROWS, QUICK_HELDOUT)
-        arms = ARMS | ({"chance": {"method": "random"}} if options.control else {})
+        arms: dict[str, dict[str, Any] | None] = dict(ARMS)
+        if options.control:
+            arms["chance"] = {"method": "random"}
         result["train"] = train(rows[0], rows[1], sizes, list(range(count)), arms)
     name = "instruct" if full else "instruct-quick"
     common.write_result("-".join([name, *([options.part] if options.part else [])]), result)

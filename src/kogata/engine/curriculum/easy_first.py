@@ -14,26 +14,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from kogata.core.variants import VariantSettings
-from kogata.engine.curriculum._difficulty import Difficulty
+from kogata.engine.curriculum._growing import Growing
 
 if TYPE_CHECKING:
     from kogata.engine.sampler import Sampler
     from kogata.engine.supply import Supply
 
 
-class Settings(VariantSettings):
+class Settings(Growing):
     """Settings of `easy_first`."""
-
-    by: Difficulty = Field(
-        default_factory=lambda: Difficulty.of("compressibility"), description="what makes text hard"
-    )
-    start: float = Field(default=0.2, gt=0, le=1, description="share of the text drawn from at the beginning")
-    until: float = Field(
-        default=0.7, gt=0, le=1, description="share of training after which all text is drawn from"
-    )
 
 
 def seconds(tokens: float, settings: Settings) -> float:
@@ -46,7 +35,6 @@ def make(supply: Supply, settings: Settings) -> Sampler:
     from kogata.engine.curriculum._ordered import ordered
 
     def pool(progress: float) -> tuple[float, float]:
-        grown = min(1.0, progress / settings.until)
-        return 0.0, settings.start + (1 - settings.start) * grown
+        return 0.0, settings.share(progress)
 
     return ordered(supply, settings.by, pool)

@@ -23,7 +23,10 @@ from kogata.engine.ngrams import mix, normalised, units_of
 from kogata.engine.select._pool import chance
 
 WORD = re.compile(r"\w+")
-WORD_LOOKED_AT = 40
+LAST_CHARACTERS = 40
+"""Of an answer, among which its last word is looked for."""
+LOOKS = 8
+"""Places, or longer words, that are looked at."""
 BUCKETS = 2**15
 STYLE = 12
 """Units of a question's beginning, and as many of its end, that may say what is asked for."""
@@ -88,7 +91,6 @@ class Looks:
         asked = set(row.asked)
         shared = sum(unit in asked for unit in row.told) / max(1, len(row.told))
         count = len(self.rows)
-        # Rare in the pool, but for this row itself.
         rare = [unit for unit in set(row.told) if self.spread[unit] <= 2 + 0.01 * count]
         known = sum(unit in asked for unit in rare)
         inside = bool(row.answer) and normalised(row.answer) in row.question
@@ -147,7 +149,7 @@ class Looks:
 
     def _word(self, at: int, row: Row) -> tuple:
         """Says whether the last word is one: the question has it, others have it, or only longer ones."""
-        found = WORD.search(normalised(row.answer[-WORD_LOOKED_AT:])[::-1])
+        found = WORD.search(normalised(row.answer[-LAST_CHARACTERS:])[::-1])
         if found is None or found.start() > 0:
             return ("no word",)
         word = found.group()[::-1]
@@ -155,7 +157,8 @@ class Looks:
         longer = any(one.startswith(word) and one != word for one in here)
         others = self.known[word] - (word in self._own[at])
         place = bisect_right(self._vocabulary, word)
-        begun = place < len(self._vocabulary) and self._vocabulary[place].startswith(word)
+        next_words = self._vocabulary[place : place + LOOKS]
+        begun = any(one.startswith(word) and self.known[one] > (one in self._own[at]) for one in next_words)
         return ("word", word in here, longer, min(3, _size(others)), begun, min(4, len(word)))
 
     def _after(self, row: Row) -> str:
@@ -164,7 +167,7 @@ class Looks:
         if not answer:
             return "empty"
         found, place, looks = "absent", row.question.find(answer), 0
-        while place >= 0 and looks < 8:
+        while place >= 0 and looks < LOOKS:
             following = row.question[place + len(answer) : place + len(answer) + 1]
             here = _class(following)
             if here in ("", "sign") or following == "\n":
@@ -202,10 +205,11 @@ def judged(pairs: Sequence[tuple[str, str]], seed: int, tick: Callable[[], None]
     cut_units = _units([answer or "" for answer in cuts])
     found: dict[str, Any] = {}
     for kind in ("fit", "end"):
-        tick()
         look = getattr(looks, kind)
         plain, damaged = [], []
         for at, row in enumerate(looks.rows):
+            if not at % 1024:
+                tick()
             plain.append(look(at, row))
             if kind == "fit":
                 its = looks.rows[other[at]]

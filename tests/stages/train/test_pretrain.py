@@ -245,7 +245,7 @@ WORDS = {**NOVELS, "vocab_size": 8192}
 )
 def test_the_head_rests_where_that_pays(facts: dict, settings: dict, every: int, why: str) -> None:
     model = {"layers": 3, "width": 128, "tied": settings.pop("tied", False)}
-    made = resolved(facts, None, FAST, steps=40, model=model, **settings)
+    made = resolved(facts, None, FAST, steps=40, model=model, tables_every="auto", **settings)
     assert made.stage.tables_every == every and why in made.reasons["tables_every"]
     asked = resolved(facts, None, FAST, steps=40, model=model, tables_every=1, **settings)
     assert asked.stage.tables_every == 1 and "tables_every" not in asked.reasons
@@ -262,7 +262,7 @@ def test_a_given_model_moves_its_head_in_every_step() -> None:
         {"tokens": WORDS, "model": None}
     )
     facts = {"tokens": WORDS, "model": {"spec": spec.to_dict()}}
-    made = Pretrain(steps=40).resolve(facts, FAST, Share())
+    made = Pretrain(steps=40, tables_every="auto").resolve(facts, FAST, Share())
     assert made.stage.tables_every == 1 and "statistics" in made.reasons["tables_every"]
     asked = Pretrain(steps=40, tables_every=3).resolve(facts, FAST, Share())
     assert asked.stage.tables_every == 3

@@ -86,9 +86,9 @@ class Pretrain(Stage):
         default=True, description="start embedding and head from the corpus's pair counts (untied models)"
     )
     tables_every: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = Field(
-        default="auto",
+        default=1,
         description="steps from one update of the head (an untied output table) to the next; in between its "
-        "gradient is not computed; at equal time not yet measured",
+        "gradient is not computed; auto: 4 where it saves most; at equal time not yet measured",
     )
     curriculum: Literal["auto"] | Curriculum = Field(
         default="auto", description="what is seen when: how long windows are, or how hard their text"

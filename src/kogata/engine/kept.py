@@ -12,7 +12,7 @@ import numpy as np
 
 from kogata.core.artifact import Document
 from kogata.core.errors import DataError
-from kogata.engine.mixture import GROUP
+from kogata.engine.text import GROUP
 from kogata.engine.tokens import TokenStore, write_beside_tokens
 
 OTHER = "other"

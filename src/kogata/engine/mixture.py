@@ -12,10 +12,8 @@ from kogata.core.errors import RecipeError
 from kogata.core.registry import registry
 from kogata.engine.readers.txt import cut_at
 from kogata.engine.splits import content_hash
-from kogata.engine.text import utf8_length
+from kogata.engine.text import GROUP, utf8_length
 
-GROUP = "group"
-"""Where in a document's `meta` the name of its source stands."""
 LEAST_CUT = 200
 """Characters of a document's beginning that are worth keeping on their own."""
 

@@ -20,6 +20,8 @@ from kogata.engine.readers._common import LONGEST, ReadOptions
 from kogata.engine.readers.txt import cut_at
 from kogata.engine.shards import SHARD_BYTES, ShardWriter, damaged, read_rows
 
+GROUP = "group"
+"""Where in a document's `meta` the name of its source stands, in a mixture."""
 UNSPACED = ("ja", "zh", "th", "lo", "my", "km")
 """Languages that set no spaces between words."""
 UNDECODABLE = 1e-3

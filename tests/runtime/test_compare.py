@@ -12,7 +12,7 @@ from kogata.core.amounts import Cost, Energy
 from kogata.core.errors import RecipeError
 from kogata.core.receipt import Receipt
 from kogata.core.statistics import mean_interval, paired
-from kogata.runtime.compare import judged_by, measures_of
+from kogata.runtime.compare import _free_folder, judged_by, measures_of
 from kogata.runtime.ledger import read_receipts
 from tests.runtime.test_run import CHAIN, place, recipe  # noqa: F401
 
@@ -28,6 +28,9 @@ def test_variants_over_seeds(place: Path) -> None:  # noqa: F811
     assert json.loads((found.path / "comparison.json").read_text())["seeds"] == [0, 1]
     second = read_receipts(found.path / "as-it-stands" / "seed-1")
     assert [item.status for item in second if item.label == "toy.odd"] == ["reused"]
+    page = (found.path / "report.html").read_text(encoding="utf-8")
+    assert "toy: compared" in page and "toy.train.steps=4" in page and "seed 1" in page
+    assert found.to_dict()["recipe"]["stages"] and "seed" not in found.to_dict()["recipe"]
 
 
 def test_matched_on_steps_the_others_take_what_the_baseline_took(place: Path) -> None:  # noqa: F811
@@ -42,18 +45,28 @@ def test_matched_on_steps_the_others_take_what_the_baseline_took(place: Path) ->
     assert taken[0] == taken[1]
 
 
-def test_another_question_gets_a_folder_of_its_own_and_more_seeds_the_same(place: Path) -> None:  # noqa: F811
-    made = recipe(place, *CHAIN)
-    first = api.compare(made, settings={"toy.train.steps": [4]}, seeds=1)
-    page = (first.path / "report.html").read_text(encoding="utf-8")
-    assert "toy: compared" in page and "toy.train.steps=4" in page
-    assert api.compare(made, settings={"toy.train.steps": [4]}, seeds=2).path == first.path
-    assert len(json.loads((first.path / "comparison.json").read_text())["seeds"]) == 2
-    other = api.compare(made, settings={"toy.train.steps": [2]}, seeds=1)
-    assert other.path == first.path.with_name("toy-compare-2")
-    run = api.run(made)
-    beside = api.compare(made, settings={"toy.train.steps": [2]}, seeds=1, out=run.path)
-    assert beside.path == run.path.with_name("toy-2") and "compared" in api.report(beside.path).read_text()
+def test_another_question_gets_a_folder_of_its_own_and_more_seeds_the_same(tmp_path: Path) -> None:
+    asked = {"recipe": {"name": "toy"}, "match": "time", "variants": ["as it stands", "without toy.odd"]}
+    wanted = tmp_path / "toy-compare"
+    assert _free_folder(wanted, asked) == wanted
+    wanted.mkdir()
+    assert _free_folder(wanted, asked) == wanted  # stopped before its end
+    rows = [{"variant": variant} for variant in asked["variants"]]
+    kept = {"recipe": {"name": "toy"}, "match": "time", "seeds": [0], "rows": rows}
+    (wanted / "comparison.json").write_text(json.dumps(kept))
+    assert _free_folder(wanted, asked) == wanted
+    second = tmp_path / "toy-compare-2"
+    for other in (
+        {"match": "steps"},
+        {"variants": ["as it stands"]},
+        {"recipe": {"name": "toy", "stages": []}},
+    ):
+        assert _free_folder(wanted, {**asked, **other}) == second
+    (wanted / "comparison.json").write_text("{")
+    assert _free_folder(wanted, asked) == second
+    second.mkdir()
+    (second / "receipts.jsonl").touch()  # a run lies there
+    assert _free_folder(wanted, asked) == tmp_path / "toy-compare-3"
 
 
 def test_measures_are_of_what_was_made_from_something(tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def test_an_adapter_for_another_base_of_the_same_shape(folder: Path, tmp_path: P
 def test_what_cannot_be_read_is_said(
     folder: Path, tmp_path: Path, more: dict[str, Any], expected: str
 ) -> None:
-    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, **more}
-    write_adapter(tmp_path, config, {"x": torch.zeros(1)})
+    config = {"r": 2, "lora_alpha": 4, **more}
+    write_adapter(tmp_path, "LORA", None, config, {"x": torch.zeros(1)})
     with pytest.raises(DataError, match=expected):
         put_on(load_decoder(folder), tmp_path)

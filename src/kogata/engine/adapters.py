@@ -54,14 +54,25 @@ def base_of(folder: Path) -> str:
     return str(name)
 
 
-def write_adapter(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Writes an adapter's two files."""
+def write_adapter(
+    folder: Path, kind: str, base: str | None, config: dict[str, Any], tensors: dict[str, Tensor]
+) -> None:
+    """Writes an adapter's two files.
+
+    Args:
+        folder: made where it is not there.
+        kind: peft's name of the kind, or our own.
+        base: names the model.
+        config: what this kind has beside that.
+        tensors: by the names peft gives them.
+    """
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     save_file(held, folder / WEIGHTS, metadata={"format": "pt"})
-    write_json(folder / CONFIG, config)
+    every = {"peft_type": kind, "task_type": "CAUSAL_LM", "base_model_name_or_path": base}
+    write_json(folder / CONFIG, {**every, **config, "inference_mode": True})
 
 
 def read_config(folder: Path) -> dict[str, Any]:

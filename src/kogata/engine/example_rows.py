@@ -139,26 +139,21 @@ class RowReader:
         value = field_of(row, header)
         if value is None or value != value:  # A table's NaN is an empty cell.
             return self._missing(row, role)
-        if isinstance(value, int | float) and role not in MAY_BE_NUMBERS and not self.cells:
+        number = isinstance(value, int | float)
+        if not (isinstance(value, str) or (number and (role in MAY_BE_NUMBERS or self.cells))):
+            quoted = "write it in quotes if it is one, or name the column that holds the text (columns: …)"
+            named = "name the column that holds the text itself (columns: …), or write one text in it"
             return Problem(
                 field=header,
                 reason=f"{role} is not a text",
                 found=f"{_kind_of(value)}: {_short(value)}",
                 expected="a text",
-                remedy="write it in quotes if it is one, or name the column that holds the text (columns: …)",
+                remedy=quoted if number else named,
             )
         if isinstance(value, bool):
             return "true" if value else "false"
         if isinstance(value, int | float):
             return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-        if not isinstance(value, str):
-            return Problem(
-                field=header,
-                reason=f"{role} is not a text",
-                found=f"{_kind_of(value)}: {_short(value)}",
-                expected="a text",
-                remedy="name the column that holds the text itself (columns: …), or write one text in it",
-            )
         text, mends = mend(value)
         if mends.undecodable > UNDECODABLE * len(text):
             return Problem(

@@ -44,8 +44,7 @@ def tune(
     decoder: Any, front: Any, ids: Any, named: list[tuple[str, Any]], save: Callable[[Path, str | None], None]
 ) -> Tuning:
     """Freezes the decoder and puts the front, as a text's ids start it, on it."""
-    for parameter in decoder.parameters():
-        parameter.requires_grad_(False)
+    decoder.requires_grad_(False)
     front.to(decoder.embed.weight.device)
     front.begin(decoder, ids.to(decoder.embed.weight.device))
     decoder.front = front
@@ -56,15 +55,9 @@ def write(folder: Path, base: str | None, kind: str, sizes: dict[str, Any], vect
     """Writes peft's format."""
     from kogata.engine.adapters import write_adapter
 
-    config = {
-        "peft_type": kind,
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
-        "num_transformer_submodules": 1,
-        "inference_mode": True,
-        **sizes,
-    }
-    write_adapter(folder, config, {"prompt_embeddings": vectors})
+    write_adapter(
+        folder, kind, base, {"num_transformer_submodules": 1, **sizes}, {"prompt_embeddings": vectors}
+    )
 
 
 def read(config: dict[str, Any], tensors: dict[str, Any], width: int, where: str) -> Any:

@@ -21,16 +21,14 @@ from typing import Any, Literal
 from pydantic import Field
 
 from kogata.core.errors import DataError
-from kogata.core.variants import VariantSettings
 from kogata.engine.finetune._common import (
     Target,
-    Top,
     Tuning,
+    UpperLayers,
     Work,
     first_layer,
     lora_lr,
-    refuse_family,
-    refuse_layers,
+    lowest_layer,
     refuse_left,
     targets,
 )
@@ -42,7 +40,7 @@ MERGES = False
 LEAVES = ("down", "down_bias", "up", "up_bias")
 
 
-class Settings(VariantSettings):
+class Settings(UpperLayers):
     """What is added."""
 
     form: Literal["behind", "beside"] = Field(
@@ -53,11 +51,6 @@ class Settings(VariantSettings):
     scale: float | None = Field(
         default=None, gt=0, description="factor of what is added; by default 1 behind and 4 beside"
     )
-    top: Top = Field(
-        default="all",
-        description="so many upper layers, or third; those below are computed once for all epochs; auto: "
-        "third where a short trial comes within 2 % of the held-out loss of all, else all",
-    )
 
     @property
     def factor(self) -> float:
@@ -67,10 +60,7 @@ class Settings(VariantSettings):
 
 def work(spec: ModelSpec, settings: Settings) -> Work:
     """Counts what is trained."""
-    refuse_family(spec, "adapter")
-    if isinstance(settings.top, int):
-        refuse_layers(settings.top, spec, "method.adapter.top")
-    first = first_layer(settings.top, spec.layers)
+    first = lowest_layer(settings.top, spec, "adapter")
     count = (spec.layers - first) * (2 if settings.form == "behind" else 1)
     matrices = count * 2 * settings.size * spec.width
     kept = count * (spec.width + settings.size) // (spec.layers - first)
@@ -95,8 +85,7 @@ def apply(decoder: Any, settings: Settings, seed: int) -> Tuning:
 
     first = first_layer(settings.top, decoder.spec.layers)
     generator = torch.Generator().manual_seed(seed)
-    for parameter in decoder.parameters():
-        parameter.requires_grad_(False)
+    decoder.requires_grad_(False)
     made = _put(decoder, first, settings.form, settings.size, settings.factor)
     for _, part in made:
         part.begin(generator)
@@ -106,16 +95,13 @@ def apply(decoder: Any, settings: Settings, seed: int) -> Tuning:
         from kogata.engine.adapters import write_adapter
 
         config = {
-            "peft_type": PEFT_TYPE,
-            "task_type": "CAUSAL_LM",
-            "base_model_name_or_path": base,
             "form": settings.form,
             "size": settings.size,
             "scale": settings.factor,
             "activation": "relu",
             "first_layer": first,
         }
-        write_adapter(folder, config, {name: weight.detach() for name, weight in named})
+        write_adapter(folder, PEFT_TYPE, base, config, {name: weight.detach() for name, weight in named})
 
     return Tuning(groups=[(named, 1.0)], first=first, save=save)
 

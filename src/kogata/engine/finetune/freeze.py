@@ -21,8 +21,7 @@ from kogata.engine.finetune._common import (
     Work,
     first_layer,
     full_lr,
-    refuse_family,
-    refuse_layers,
+    lowest_layer,
 )
 from kogata.nn.ffns import ffn_matrices
 from kogata.nn.spec import ModelSpec
@@ -40,10 +39,7 @@ class Settings(VariantSettings):
 
 def work(spec: ModelSpec, settings: Settings) -> Work:
     """Counts what is trained."""
-    refuse_family(spec, "freeze")
-    if isinstance(settings.top, int):
-        refuse_layers(settings.top, spec, "method.freeze.top")
-    first = first_layer(settings.top, spec.layers)
+    first = lowest_layer(settings.top, spec, "freeze")
     above = spec.layer_sizes()[first:]
     ffn = sum(rows * columns for rows, columns in ffn_matrices(spec))
     norms = (4 if spec.sandwich_norms else 2) * spec.width
@@ -60,8 +56,7 @@ def lr(spec: ModelSpec, settings: Settings) -> tuple[float, str]:
 def apply(decoder: Any, settings: Settings, seed: int) -> Tuning:
     """Makes the upper layers' weights trained and freezes everything else."""
     first = first_layer(settings.top, decoder.spec.layers)
-    for parameter in decoder.parameters():
-        parameter.requires_grad_(False)
+    decoder.requires_grad_(False)
     for part in (*decoder.layers()[first:], decoder.norm):
         part.requires_grad_(True)
     named = [(name, weight) for name, weight in decoder.named_parameters() if weight.requires_grad]

@@ -12,19 +12,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from kogata.core.errors import DataError
-from kogata.core.variants import VariantSettings
 from kogata.engine.finetune._common import (
     Target,
-    Top,
     Tuning,
+    UpperLayers,
     Work,
     first_layer,
-    refuse_family,
-    refuse_layers,
+    lowest_layer,
     refuse_left,
+    refuse_modules,
     targets,
 )
 from kogata.nn.spec import ModelSpec
@@ -35,22 +32,13 @@ OUTPUTS, INPUTS = ("k_proj", "v_proj"), ("down_proj",)
 """Layers whose outputs are scaled, and whose inputs are, by transformers' names."""
 
 
-class Settings(VariantSettings):
+class Settings(UpperLayers):
     """What is trained."""
-
-    top: Top = Field(
-        default="all",
-        description="so many upper layers, or third; those below are computed once for all epochs; auto: "
-        "third where a short trial comes within 2 % of the held-out loss of all, else all",
-    )
 
 
 def work(spec: ModelSpec, settings: Settings) -> Work:
     """Counts what is trained."""
-    refuse_family(spec, "ia3")
-    if isinstance(settings.top, int):
-        refuse_layers(settings.top, spec, "method.ia3.top")
-    first = first_layer(settings.top, spec.layers)
+    first = lowest_layer(settings.top, spec, "ia3")
     count = (spec.layers - first) * (2 * spec.kv_width + spec.ffn_width)
     kept = spec.q_width + 2 * spec.kv_width + spec.ffn_width
     return Work(trained=count, added=count, first=first, rank_floats=kept)
@@ -71,8 +59,7 @@ def apply(decoder: Any, settings: Settings, seed: int) -> Tuning:
     from kogata.nn.adapters.scaled import Scaled
 
     first = first_layer(settings.top, decoder.spec.layers)
-    for parameter in decoder.parameters():
-        parameter.requires_grad_(False)
+    decoder.requires_grad_(False)
     made: list[tuple[Target, Scaled]] = []
     for target in list(targets(decoder)):
         outputs = [rows for peer, rows in target.pieces.items() if peer.endswith(OUTPUTS)]
@@ -116,16 +103,12 @@ def _save(made: list[tuple[Target, Any]], settings: Settings, folder: Path, base
         names = [name.removeprefix("model.") for name in names]
         inputs = [name for name in names if name.endswith(INPUTS)]
     config = {
-        "peft_type": PEFT_TYPE,
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
         "target_modules": names,
         "feedforward_modules": inputs,
         "fan_in_fan_out": False,
         "init_ia3_weights": True,
-        "inference_mode": True,
     }
-    write_adapter(folder, config, tensors)
+    write_adapter(folder, PEFT_TYPE, base, config, tensors)
 
 
 def load(decoder: Any, config: dict[str, Any], tensors: dict[str, Any], where: str) -> None:
@@ -138,14 +121,7 @@ def load(decoder: Any, config: dict[str, Any], tensors: dict[str, Any], where: s
 
     from kogata.nn.adapters.scaled import Scaled
 
-    if config.get("modules_to_save"):
-        raise DataError(
-            "the adapter holds what cannot be read here",
-            where=f"{where}: modules_to_save",
-            found="whole modules beside the factors",
-            expected="factors of the blocks' linear layers alone",
-            remedy="merge it with peft and read the merged model",
-        )
+    refuse_modules(config, where, "factors")
     given = config.get("feedforward_modules") or []
     inner = tuple([given] if isinstance(given, str) else given)
     left = dict(tensors)

@@ -18,17 +18,15 @@ from pydantic import Field
 
 from kogata.core.errors import DataError, RecipeError
 from kogata.core.registry import suggest
-from kogata.core.variants import VariantSettings
 from kogata.engine.finetune._common import (
     Target,
-    Top,
     Tuning,
+    UpperLayers,
     Work,
     first_layer,
     layer_shapes,
     lora_lr,
-    refuse_family,
-    refuse_layers,
+    lowest_layer,
     refuse_left,
     targets,
 )
@@ -38,7 +36,7 @@ MAKES = "adapter"
 PEFT_TYPE = "LORA"
 
 
-class Settings(VariantSettings):
+class Settings(UpperLayers):
     """What decides the change."""
 
     rank: int = Field(
@@ -64,11 +62,6 @@ class Settings(VariantSettings):
         default=None,
         description="linear layers by transformers' names, such as q_proj; default: all",
     )
-    top: Top = Field(
-        default="all",
-        description="so many upper layers, or third; those below are computed once for all epochs; auto: "
-        "third where a short trial comes within 2 % of the held-out loss of all, else all",
-    )
 
     @property
     def scale(self) -> float:
@@ -88,15 +81,12 @@ def _chosen(spec: ModelSpec, settings: Settings) -> dict[str, tuple[int, int]]:
                 expected=f"some of {', '.join(shapes)}",
                 remedy=f"did you mean {near!r}?" if near else None,
             )
-    if isinstance(settings.top, int):
-        refuse_layers(settings.top, spec, "method.lora.top")
     return {name: shapes[name] for name in settings.layers or shapes}
 
 
 def work(spec: ModelSpec, settings: Settings) -> Work:
     """Counts what is trained."""
-    refuse_family(spec, "lora")
-    first = first_layer(settings.top, spec.layers)
+    first = lowest_layer(settings.top, spec, "lora")
     shapes = _chosen(spec, settings).values()
     each = sum(settings.rank * (rows + columns) + (rows if settings.dora else 0) for rows, columns in shapes)
     count = (spec.layers - first) * each
@@ -122,8 +112,7 @@ def apply(decoder: Any, settings: Settings, seed: int) -> Tuning:
     spec = decoder.spec
     names, first = set(_chosen(spec, settings)), first_layer(settings.top, spec.layers)
     generator = torch.Generator().manual_seed(seed)
-    for parameter in decoder.parameters():
-        parameter.requires_grad_(False)
+    decoder.requires_grad_(False)
     made: list[tuple[Target, LowRank]] = []
     for target in list(targets(decoder)):
         pieces = [rows for peer, rows in target.pieces.items() if peer.rsplit(".", 1)[1] in names]
@@ -171,9 +160,6 @@ def _save(made: list[tuple[Target, Any]], settings: Settings, folder: Path, base
     rank = settings.rank * (2 if doubled else 1)
     alpha = settings.scale * (rank**0.5 if settings.rslora else rank)
     config = {
-        "peft_type": PEFT_TYPE,
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
         "r": rank,
         "lora_alpha": int(alpha) if float(alpha).is_integer() else alpha,
         "lora_dropout": 0.0,
@@ -185,9 +171,8 @@ def _save(made: list[tuple[Target, Any]], settings: Settings, folder: Path, base
         "use_dora": settings.dora,
         "fan_in_fan_out": False,
         "init_lora_weights": True,
-        "inference_mode": True,
     }
-    write_adapter(folder, config, tensors)
+    write_adapter(folder, PEFT_TYPE, base, config, tensors)
 
 
 _UNKNOWN = {

@@ -26,18 +26,17 @@ from typing import Any, Literal
 from pydantic import Field
 
 from kogata.core.errors import DataError, RecipeError
-from kogata.core.variants import VariantSettings
 from kogata.engine.finetune._common import (
     Target,
-    Top,
     Tuning,
+    UpperLayers,
     Work,
     first_layer,
     layer_shapes,
     lora_lr,
-    refuse_family,
-    refuse_layers,
+    lowest_layer,
     refuse_left,
+    refuse_modules,
     targets,
 )
 from kogata.nn.spec import ModelSpec
@@ -48,7 +47,7 @@ PASSES = 4
 """Batches whose gradients choose the weights."""
 
 
-class Settings(VariantSettings):
+class Settings(UpperLayers):
     """What is trained."""
 
     form: Literal["blocks", "scattered"] = Field(
@@ -61,11 +60,6 @@ class Settings(VariantSettings):
         ge=1,
         le=1024,
         description="of each matrix as many weights are trained as a low-rank change of this rank has",
-    )
-    top: Top = Field(
-        default="all",
-        description="so many upper layers, or third; those below are computed once for all epochs; auto: "
-        "third where a short trial comes within 2 % of the held-out loss of all, else all",
     )
 
 
@@ -107,10 +101,7 @@ def _written_rank(count: int, shape: tuple[int, int]) -> int:
 
 def work(spec: ModelSpec, settings: Settings) -> Work:
     """Counts what is trained."""
-    refuse_family(spec, "sparse")
-    if isinstance(settings.top, int):
-        refuse_layers(settings.top, spec, "method.sparse.top")
-    first = first_layer(settings.top, spec.layers)
+    first = lowest_layer(settings.top, spec, "sparse")
     layers = spec.layers - first
     count = layers * sum(_counts(spec, settings).values())
     if settings.form == "blocks":
@@ -134,8 +125,7 @@ def lr(spec: ModelSpec, settings: Settings) -> tuple[float, str]:
 def apply(decoder: Any, settings: Settings, seed: int) -> Tuning:
     """Puts changes of some weights beside the linear layers and freezes everything else."""
     first = first_layer(settings.top, decoder.spec.layers)
-    for parameter in decoder.parameters():
-        parameter.requires_grad_(False)
+    decoder.requires_grad_(False)
     above = [target for target in list(targets(decoder)) if target.layer >= first]
     put = _put_blocks if settings.form == "blocks" else _put_scattered
     return put(decoder.spec, above, settings, seed, first)
@@ -245,17 +235,13 @@ def _write(
         tensors[f"{stem}.shira_weight"] = torch.cat([values, torch.zeros(more)])
         tensors[f"{stem}.shira_indices"] = torch.cat([places, places.new_zeros(2, more)], 1).int()
     config = {
-        "peft_type": PEFT_TYPE,
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
         "r": rank,
         "mask_type": "random",
         "target_modules": [peer.removeprefix("model.") for peer in changes],
         "fan_in_fan_out": False,
         "init_weights": True,
-        "inference_mode": True,
     }
-    write_adapter(folder, config, tensors)
+    write_adapter(folder, PEFT_TYPE, base, config, tensors)
 
 
 def load(decoder: Any, config: dict[str, Any], tensors: dict[str, Any], where: str) -> None:
@@ -268,14 +254,7 @@ def load(decoder: Any, config: dict[str, Any], tensors: dict[str, Any], where: s
 
     from kogata.nn.adapters.scattered import Scattered
 
-    if config.get("modules_to_save"):
-        raise DataError(
-            "the adapter holds what cannot be read here",
-            where=f"{where}: modules_to_save",
-            found="whole modules beside the changed weights",
-            expected="changed weights of the blocks' linear layers alone",
-            remedy="merge it with peft and read the merged model",
-        )
+    refuse_modules(config, where, "changed weights")
     left = dict(tensors)
     for target in list(targets(decoder)):
         layer = target.module

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kogata.nn.adapters._frozen import OnLinear
+
 
 class Bottleneck(nn.Module):
     """The narrow part; it starts without effect.
@@ -43,29 +45,7 @@ class Bottleneck(nn.Module):
         return self.scale * F.linear(F.relu(F.linear(x, self.down, self.down_bias)), self.up, self.up_bias)
 
 
-class _Around(nn.Module):
-    """A frozen linear layer with something around it; it cannot be written as a weight."""
-
-    def __init__(self, base: nn.Module) -> None:
-        super().__init__()
-        self.base = base
-        self.in_features: int = base.in_features  # type: ignore[assignment]
-        self.out_features: int = base.out_features  # type: ignore[assignment]
-        for parameter in base.parameters():
-            parameter.requires_grad_(False)
-
-    @property
-    def weight(self) -> Tensor:
-        """The frozen weight [out, in], for whoever asks for its type and place."""
-        return self.base.weight  # type: ignore[return-value]
-
-    @property
-    def bias(self) -> Tensor | None:
-        """The frozen bias [out]."""
-        return self.base.bias  # type: ignore[return-value]
-
-
-class Behind(_Around):
+class Behind(OnLinear):
     """The last layer of a part, and a bottleneck of its output."""
 
     def __init__(self, base: nn.Module, bottleneck: Bottleneck) -> None:
@@ -78,7 +58,7 @@ class Behind(_Around):
         return y + self.bottleneck(y)
 
 
-class Entry(_Around):
+class Entry(OnLinear):
     """The first layer of a part; it keeps what went in until the last layer asks for it."""
 
     def __init__(self, base: nn.Module) -> None:
@@ -91,7 +71,7 @@ class Entry(_Around):
         return self.base(x)
 
 
-class Beside(_Around):
+class Beside(OnLinear):
     """The last layer of a part, and a bottleneck of what entered the first one."""
 
     def __init__(self, base: nn.Module, bottleneck: Bottleneck, entry: Entry) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kogata.nn.held import Hold, hold_of
+from kogata.nn.adapters._frozen import OnLinear
+from kogata.nn.held import Hold
 
 
-class Columns(nn.Module):
+class Columns(OnLinear):
     """A frozen linear layer, and a change of the columns that some inputs meet.
 
     Args:
@@ -23,22 +24,11 @@ class Columns(nn.Module):
     """
 
     def __init__(self, base: nn.Module, columns: Tensor) -> None:
-        super().__init__()
-        self.base = base
-        self.hold, self.bias = hold_of(base)
-        self.in_features: int = base.in_features  # type: ignore[assignment]
-        self.out_features: int = base.out_features  # type: ignore[assignment]
-        for parameter in base.parameters():
-            parameter.requires_grad_(False)
+        super().__init__(base)
         device = base.weight.device
         self.columns = columns.to(device=device)  # type: ignore[arg-type]
         shape = self.out_features, len(columns)
         self.change = nn.Parameter(torch.zeros(*shape, device=device))  # type: ignore[arg-type]
-
-    @property
-    def weight(self) -> Tensor:
-        """The frozen weight [out, in], for whoever asks for its type and place."""
-        return self.hold.wide()
 
     @torch.no_grad()
     def merged(self) -> Tensor:

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kogata.nn.held import Hold, hold_of
+from kogata.nn.adapters._frozen import OnLinear
+from kogata.nn.held import Hold
 
 
-class LowRank(nn.Module):
+class LowRank(OnLinear):
     """A linear layer, frozen, and a change of rank `rank` for each of its pieces.
 
     Fused layers (query, key and value in one) have one change per piece, as other libraries see them; the
@@ -34,13 +35,8 @@ class LowRank(nn.Module):
     def __init__(
         self, base: nn.Module, pieces: Sequence[tuple[int, int]], rank: int, scale: float, dora: bool = False
     ) -> None:
-        super().__init__()
-        self.base, self.pieces, self.rank, self.scale = base, tuple(pieces), rank, scale
-        self.hold, self.bias = hold_of(base)
-        self.in_features: int = base.in_features  # type: ignore[assignment]
-        self.out_features: int = base.out_features  # type: ignore[assignment]
-        for parameter in base.parameters():
-            parameter.requires_grad_(False)
+        super().__init__(base)
+        self.pieces, self.rank, self.scale = tuple(pieces), rank, scale
         rows = sum(stop - start for start, stop in self.pieces)
         self.a = nn.Parameter(torch.zeros(len(self.pieces) * rank, self.in_features))
         self.b = nn.Parameter(torch.zeros(rows, rank))
@@ -72,11 +68,6 @@ class LowRank(nn.Module):
         for (start, stop), change in zip(self.pieces, self.changes(), strict=True):
             self.base.weight[start:stop] -= change
         self.start = self.a.detach().clone(), self.b.detach().clone()
-
-    @property
-    def weight(self) -> Tensor:
-        """The frozen weight [out, in], for whoever asks for its type and place."""
-        return self.hold.wide()
 
     def parts(self) -> list[tuple[int, int, int, int]]:
         """Lists number, first row in B, first and last row + 1 in the layer, of each piece."""

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kogata.nn.held import hold_of
+from kogata.nn.adapters._frozen import OnLinear
 
 
-class Scaled(nn.Module):
+class Scaled(OnLinear):
     """A frozen linear layer with one factor for each input, or for each output of some pieces.
 
     Args:
@@ -22,20 +22,10 @@ class Scaled(nn.Module):
     """
 
     def __init__(self, base: nn.Module, pieces: Sequence[tuple[int, int]] | None) -> None:
-        super().__init__()
-        self.base, self.pieces = base, pieces
-        self.hold, self.own_bias = hold_of(base)
-        self.in_features: int = base.in_features  # type: ignore[assignment]
-        self.out_features: int = base.out_features  # type: ignore[assignment]
-        for parameter in base.parameters():
-            parameter.requires_grad_(False)
+        super().__init__(base)
+        self.pieces = pieces
         size = self.in_features if pieces is None else sum(stop - start for start, stop in pieces)
         self.factors = nn.Parameter(torch.ones(size))
-
-    @property
-    def weight(self) -> Tensor:
-        """The frozen weight [out, in], for whoever asks for its type and place."""
-        return self.hold.wide()
 
     @property
     def bias(self) -> Tensor | None:

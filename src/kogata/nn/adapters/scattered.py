@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kogata.nn.held import hold_of
+from kogata.nn.adapters._frozen import OnLinear
 
 
-class Scattered(nn.Module):
+class Scattered(OnLinear):
     """A frozen linear layer, and changes of some of its weights.
 
     Args:
@@ -23,23 +23,12 @@ class Scattered(nn.Module):
     """
 
     def __init__(self, base: nn.Module, count: int) -> None:
-        super().__init__()
-        self.base = base
-        self.hold, self.bias = hold_of(base)
-        self.in_features: int = base.in_features  # type: ignore[assignment]
-        self.out_features: int = base.out_features  # type: ignore[assignment]
-        for parameter in base.parameters():
-            parameter.requires_grad_(False)
+        super().__init__(base)
         self.values = nn.Parameter(torch.zeros(count, device=base.weight.device))  # type: ignore[arg-type]
         self.places = torch.zeros(count, dtype=torch.int32, device=base.weight.device)  # type: ignore[arg-type]
         """row · in + column of each."""
         self.score: Tensor | None = None
         """|gradient| of every weight, added up over passes while it is no None."""
-
-    @property
-    def weight(self) -> Tensor:
-        """The frozen weight [out, in], for whoever asks for its type and place."""
-        return self.hold.wide()
 
     def measure(self) -> None:
         """Adds up gradients from now on instead of giving any to the values."""

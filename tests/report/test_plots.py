@@ -41,6 +41,13 @@ def test_smoothing_follows_a_straight_line_exactly() -> None:
     assert smooth(points, 20) == [(x, pytest.approx(y)) for x, y in points]
 
 
+def test_smoothing_does_not_end_on_the_noise_of_the_last_step() -> None:
+    points = [(float(i), 2.0) for i in range(299)] + [(299.0, 3.0)]
+    lines = smooth(points, 20)
+    assert [x for x, _ in lines] == [x for x, _ in points]
+    assert abs(lines[-1][1] - 2.0) < 0.1 and abs(lines[-20][1] - lines[-21][1]) < 0.01
+
+
 def test_text_of_a_plot_is_escaped() -> None:
     html = line_plot(
         [Series(name="<b>", points=[(0, 1), (1, 2)])], Axis(name='"x"'), Axis(name="y"), title="a<script>"

@@ -317,16 +317,27 @@ def thin(points: Sequence[Point], most: int = MAX_POINTS) -> list[Point]:
 
 
 def smooth(points: Sequence[Point], reach: int) -> list[Point]:
-    """Averages each point with as many before as after it: at most `reach`, few near the ends."""
+    """Averages each point with as many before as after it: at most `reach`, few near the beginning.
+
+    The last `reach` points lie on the straight line that fits the last window best: an average that shrank
+    there too would end on the noise of one step.
+    """
     kept = _finite(points)
+    last = min(reach, (len(kept) - 1) // 5)
     sums = [0.0]
     for _, y in kept:
         sums.append(sums[-1] + y)
     found: list[Point] = []
-    for position, (x, _) in enumerate(kept):
+    for position, (x, _) in enumerate(kept[: len(kept) - max(0, last)]):
         near = min(reach, position // 4, len(kept) - 1 - position)
         low, high = position - near, position + near + 1
         found.append((x, (sums[high] - sums[low]) / (high - low)))
+    if last > 0:
+        window = [y for _, y in kept[-2 * last - 1 :]]
+        steps = range(-last, last + 1)
+        slope = sum(step * y for step, y in zip(steps, window, strict=True)) / sum(s * s for s in steps)
+        middle = _mean(window)
+        found += [(x, middle + slope * step) for step, (x, _) in enumerate(kept[-last:], 1)]
     return found
 
 

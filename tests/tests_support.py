@@ -11,6 +11,8 @@ QUICK = {
     "train.finetune": {"epochs": "null", "steps": "2"},
     "train.mask": {"steps": "4", "model": "{family: modernbert, layers: 2, width: 64}"},
     "train.classify": {"method": "ngrams"},
+    "evaluate": {"sample_tokens": "8", "limit": "16kB"},
+    "export": {"scored_bytes": "8kB"},
 }
 """Settings that make the recipes of ours end in seconds."""
 

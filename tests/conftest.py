@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,9 +26,11 @@ ROOT = Path(__file__).resolve().parents[1]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skips what this machine cannot do, and what would download something unasked.
 
-    Tests that measure the memory of this very process go first, while it is small.
+    Tests that measure the memory of this very process go first, while it is small; then the files with the
+    most slow tests, so that no process is left alone with them at the end.
     """
-    items.sort(key=lambda item: not item.nodeid.startswith("tests/runtime/test_meter.py"))
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (item.path.name != "test_meter.py", -slow[item.path]))
     cuda = _has_cuda() if any(item.get_closest_marker("gpu") for item in items) else False
     for item in items:
         if item.get_closest_marker("gpu") and not cuda:

@@ -148,6 +148,29 @@ print(alone.cost.peak_bytes >> 20, together.cost.peak_bytes >> 20)
     assert 70 < together - alone < 130, "three times 30 MiB of their own, the 200 MiB once"
 
 
+@pytest.mark.skipif(not LINUX, reason="Linux starts programs by vfork")
+def test_a_child_that_has_not_yet_its_own_program_counts_once() -> None:
+    # Until then it lives in its parent's memory; some of a thousand starts fall under a look.
+    code = """
+import subprocess, time
+from kogata.runtime.meter import Meter
+
+held = bytearray(b"x" * (200 << 20))
+with Meter() as meter:
+    with meter.stage() as measured:
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            subprocess.run(["/bin/true"])
+            meter.look()
+print(measured.cost.peak_bytes >> 20)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(meter.__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert 200 <= int(done.stdout) < 280
+
+
 def test_children_add_to_the_tree(running: Meter) -> None:
     code = "import time; held = bytearray(100 << 20); time.sleep(3.0)"
     with running.stage() as measured:

@@ -19,7 +19,16 @@ from typing import Any
 from kogata.core.amounts import Cost
 from kogata.core.receipt import Machine
 from kogata.runtime.energy import EnergyMeter
-from kogata.runtime.processes import Identity, Tree, Usage, parts_of, peak_of, reset_peak, resident_files
+from kogata.runtime.processes import (
+    Identity,
+    Tree,
+    Usage,
+    borrows_memory,
+    parts_of,
+    peak_of,
+    reset_peak,
+    resident_files,
+)
 
 LOOK_SECONDS = 0.03
 LOOK_SHARE = 0.005
@@ -231,7 +240,13 @@ class Meter:
         before = time.thread_time()
         resident = total = files = 0
         largest_files = 0
-        for pid, usage in members.items():
+        # Between vfork and exec a child runs in its parent's memory, whole and not divided: left for later.
+        read = {
+            pid: usage
+            for pid, usage in members.items()
+            if usage.identity in self._divided or not borrows_memory(usage, members.get(usage.parent))
+        }
+        for pid, usage in read.items():
             largest_files = max(largest_files, resident_files(pid))
             parts = parts_of(pid)
             if parts is None:
@@ -244,7 +259,7 @@ class Meter:
         # Libraries are shared with programs outside the tree too; the tree would need them without those.
         total += max(files, largest_files)
         self._overlap = max(0, resident - total)
-        self._divided = {usage.identity for usage in members.values()}
+        self._divided = {usage.identity for usage in read.values()}
         self._divided_at, self._divided_bytes = now, total
         self._divided_cost = time.thread_time() - before
 

@@ -12,6 +12,9 @@ LINUX = sys.platform.startswith("linux")
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 TICK = 1 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01
 
+BORROWED, NEW_SECONDS = 0.02, 1.0
+"""How far its size may be from the parent's, whose other threads run on; and how young such a process is."""
+
 Identity = tuple[int, float]
 """Process id and when it began: ids are used again."""
 
@@ -171,6 +174,16 @@ def parts_of(pid: int) -> Parts | None:
         file=rows.get(b"Pss_File", 0),
         resident=rows[b"Rss"],
     )
+
+
+def borrows_memory(usage: Usage, parent: Usage | None) -> bool:
+    """Says whether a process looked as one does between vfork and exec: new, and of its parent's size."""
+    if parent is None or abs(usage.resident_bytes - parent.resident_bytes) > BORROWED * parent.resident_bytes:
+        return False
+    with suppress(OSError, ValueError, IndexError):
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+        return uptime - usage.identity[1] * TICK < NEW_SECONDS
+    return False
 
 
 def resident_files(pid: int) -> int:

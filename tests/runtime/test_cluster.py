@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import time
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -69,6 +71,15 @@ def test_ray_makes_the_same_documents_on_loopback(tmp_path: Path, monkeypatch: p
         for name in names
     ]
     wanted = [outcome for outcome in pool.convert(pages, Converter(**parts), 1)]
+    # Other programs, and runs that were killed, may have folders of such a name: ours is the one we made.
+    folders: list[Path] = []
+    make_folder = tempfile.mkdtemp
+
+    def noted(**settings: Any) -> str:
+        folders.append(Path(make_folder(**settings)))
+        return str(folders[-1])
+
+    monkeypatch.setattr(cluster.tempfile, "mkdtemp", noted)
     before = dict(os.environ)
     found: list[Outcome] = []
     for outcome in pool.convert(pages, Still(**parts, mark=tmp_path / "mark"), 1, cluster.on_ray):
@@ -86,7 +97,25 @@ def test_ray_makes_the_same_documents_on_loopback(tmp_path: Path, monkeypatch: p
     assert found == wanted
     assert {name: os.environ.get(name) for name in before} == before and "RAY_AUTH_TOKEN" not in os.environ
     assert not [p for p in psutil.Process().children(recursive=True) if "ray" in " ".join(p.cmdline())]
-    assert not list(Path("/tmp").glob("kogata-ray-*/session*"))
+    assert len(folders) == 1 and not folders[0].exists()
+
+
+def test_a_folder_into_which_something_still_writes_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "ray"
+    folder.mkdir()
+    remove = shutil.rmtree
+    tries: list[str] = []
+
+    def disturbed(place: str, ignore_errors: bool) -> None:
+        tries.append(place)
+        if len(tries) > 2:
+            remove(place, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(cluster.shutil, "rmtree", disturbed)
+    cluster._remove(str(folder))
+    assert not folder.exists() and len(tries) == 3
 
 
 def test_the_stage_hands_its_batches_to_the_cluster(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ START_SECONDS = 120
 """How long the first process of a cluster may take to begin."""
 TRIES = 3
 """How often an item is tried whose process dies."""
+REMOVE_SECONDS = 10
+"""How long Ray's own processes may still write to its folder after it was told to end."""
 LOCAL_STORE_BYTES = 2**27
 """Shared memory of a Ray of this machine's own; a batch of pages is far smaller."""
 
@@ -121,7 +124,16 @@ def _joined() -> Iterator[Any]:
             else:
                 os.environ[name] = value
         if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
+
+
+def _remove(folder: str) -> None:
+    """Removes a folder into which processes that are just ending may still write."""
+    until = time.monotonic() + REMOVE_SECONDS
+    shutil.rmtree(folder, ignore_errors=True)
+    while os.path.exists(folder) and time.monotonic() < until:
+        time.sleep(0.1)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Hand:

@@ -218,6 +218,11 @@ def test_generate_streams_and_reads_a_pipe(call: Call, monkeypatch: pytest.Monke
     assert json.loads(out) == {"prompt": "x", "text": " of the 猫"}
 
 
+def test_a_model_that_is_not_there_is_said_before_any_text(call: Call) -> None:
+    code, out, err = call("generate", "nowhere", "The end")
+    assert code == 2 and out == "" and "no such model" in err and "nowhere" in err
+
+
 def test_compare_reads_the_values_to_try(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
     gap = {"mean": -0.0312, "low": -0.041, "high": -0.02, "pairs": 3}

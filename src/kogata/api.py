@@ -185,7 +185,10 @@ def generate(
     top_p: float | None = None,
     seed: int = 0,
 ) -> Iterator[str]:
-    """Continues a prompt piece by piece. `model` is a run, a folder, a .gguf file or a hub name."""
+    """Continues a prompt piece by piece. `model` is a run, a folder, a .gguf file or a hub name.
+
+    The model is loaded before this returns: what is wrong with it is said before any text.
+    """
     from kogata.engine.generate import generate_text
     from kogata.engine.load import load_model
 
@@ -194,7 +197,7 @@ def generate(
         loaded = load_model(model_folder(place), adapter=adapter_folder(place))
     else:
         loaded = load_model(model)
-    yield from generate_text(
+    return generate_text(
         loaded, prompt, max_tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
     )
 

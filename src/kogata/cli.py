@@ -255,7 +255,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         raise unknown_argument(verb, parser, word)
     args.verb = verb
     if getattr(args, "processes", 1) < 1 or getattr(args, "seeds", 1) < 1:
-        raise RecipeError("a number of processes or seeds must be at least 1")
+        raise RecipeError(
+            "a number of processes or seeds must be at least 1", found=f"kogata {' '.join(argv)}"
+        )
     return args
 
 

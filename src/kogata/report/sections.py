@@ -292,6 +292,7 @@ def machine_rows(machine: Machine, receipts: Sequence[Receipt]) -> list[tuple[st
         ("matrix products", f"{rate(machine.gemm_flops)}FLOP/s" if machine.gemm_flops else "–"),
         ("at small shapes", f"{rate(machine.gemm_small_flops)}FLOP/s" if machine.gemm_small_flops else "–"),
         ("copying", f"{rate(machine.stream_bytes)}B/s" if machine.stream_bytes else "–"),
+        ("text, on one core", f"{rate(machine.text_bytes)}B/s" if machine.text_bytes else "–"),
         ("power at load", watts),
         ("C++ compiler", "found" if machine.compiler else "not found"),
     ]

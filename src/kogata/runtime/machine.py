@@ -28,8 +28,8 @@ from kogata.runtime.energy import modelled_watts
 from kogata.runtime.processes import LINUX
 from kogata.runtime.system import file_lock, home, write_beside
 
-PROBE = 1
-"""Counts up when what is measured changes."""
+PROBE = 2
+"""Counts up when what is measured changes: a profile of an earlier count is made anew."""
 PROBE_SECONDS = 2.5
 LONGEST_SECONDS = 120.0
 """Importing torch from a slow disk takes its time; more is a fault."""
@@ -128,8 +128,11 @@ def _measured(facts: dict[str, Any], device: str, before: _Kept | None) -> _Kept
     share = found.get("cpu_share")
     machine = _machine(facts, found)
     if before is not None:
-        rates = ("gemm_flops", "gemm_small_flops", "stream_bytes")
-        best = {name: max(getattr(machine, name), getattr(before.machine, name) or 0.0) for name in rates}
+        rates = ("gemm_flops", "gemm_small_flops", "stream_bytes", "text_bytes")
+        best = {
+            name: max(getattr(machine, name) or 0.0, getattr(before.machine, name) or 0.0) or None
+            for name in rates
+        }
         machine = replace(machine, **best)
     return _Kept(
         machine=machine,
@@ -222,6 +225,7 @@ def _machine(facts: dict[str, Any], found: dict[str, Any]) -> Machine:
             gemm_flops=found["gemm_flops"],
             gemm_small_flops=found["gemm_small_flops"],
             stream_bytes=found["stream_bytes"],
+            text_bytes=found.get("text_bytes"),
             watts=watts,
             watts_source=source,
         )

@@ -92,8 +92,8 @@ class Filter(Stage):
         corpus = facts["corpus"]
         assert corpus is not None
         size = corpus["splits"].get("train", {}).get("bytes", 0)
-        sealing = seal_seconds(size)
-        seconds = 0.05 + size / BYTES_PER_SECOND + sealing
+        sealing = machine.paced(seal_seconds(size))
+        seconds = 0.05 + size / BYTES_PER_SECOND
         peak = 75 * 2**20 + min(size, 2**25)
         for _, module, _ in self._modules():
             seconds += size * module.SECONDS_PER_BYTE
@@ -101,6 +101,7 @@ class Filter(Stage):
                 # The sample as text, and as numbers several times its size.
                 peak += round(6 * min(size, SAMPLE_BYTES))
                 seconds += min(size, SAMPLE_BYTES) * module.SECONDS_PER_BYTE
+        seconds = machine.paced(seconds) + sealing
         return Forecast(
             facts={key: corpus[key] for key in ("splits", "language_hint") if key in corpus},
             cost=Cost(

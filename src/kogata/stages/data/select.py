@@ -180,7 +180,7 @@ class Select(Stage):
         rows = train.get("documents") or train.get("examples") or 0
         variant = self.method.variant
         seconds = 0.4 + size / READ_BYTES_PER_SECOND * 2 + size / variant.BYTES_PER_SECOND
-        seconds += rows * getattr(variant, "ITEM_SECONDS", 0.0)
+        seconds = machine.paced(seconds + rows * getattr(variant, "ITEM_SECONDS", 0.0))
         peak = 190 * 2**20 + ITEM_BYTES * rows
         held = getattr(variant, "held_bytes", None)
         peak += NGRAM_MODEL_BYTES if held is None else held(rows, size)
@@ -188,9 +188,10 @@ class Select(Stage):
             from kogata.engine import inference_costs as costs
 
             tokens = size / costs.bytes_per_token(model.get("vocab_size"), corpus.get("language_hint"))
-            seconds = 1.0 + costs.load_seconds(model) + costs.read_seconds(model, 1.2 * tokens, 256, machine)
+            seconds = machine.paced(1.0 + costs.load_seconds(model))
+            seconds += costs.read_seconds(model, 1.2 * tokens, 256, machine)
             peak += costs.read_bytes(model, 4096)
-        seconds += written / WRITE_BYTES_PER_SECOND
+        seconds += machine.paced(written / WRITE_BYTES_PER_SECOND)
         if self.proxy:
             seconds += self._trial_seconds(machine)
             peak = max(peak, 600 * 2**20)

@@ -92,7 +92,7 @@ class Train(Stage):
         vocab_size, bytes_per_token = way.expected(corpus, asked)
         size = corpus["splits"].get("train", {}).get("bytes", 0)
         seen = min(size, way.sample_bytes(corpus) or size)
-        seconds = 0.4 + size / READ_BYTES_PER_SECOND + way.train_seconds(corpus, seen)
+        seconds = machine.paced(0.4 + size / READ_BYTES_PER_SECOND + way.train_seconds(corpus, seen))
         return Forecast(
             facts={
                 "vocab_size": vocab_size,

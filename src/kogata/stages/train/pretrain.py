@@ -261,7 +261,9 @@ class Pretrain(Stage):
         start = self.corpus_start and not spec.tied and not facts.get("model")
         ratio, price = compiling.forecast(spec, machine, self.compile, self.curriculum, self.context)
         each = step.seconds * ratio
-        before = price + costs.STAGE_SECONDS + measuring_seconds(self.curriculum, train["tokens"])
+        before = (
+            price + machine.paced(costs.STAGE_SECONDS) + measuring_seconds(self.curriculum, train["tokens"])
+        )
         if start:
             sizes = spec.vocab_size, spec.embed_width or spec.width, train["tokens"], machine
             rounds = costs.rounds_for(*sizes, self._seconds(share))

@@ -35,8 +35,8 @@ def probes(monkeypatch: pytest.MonkeyPatch, fresh_home: Path) -> Iterator[list[d
     planned: list[dict[str, Any]] = []
     asked: list[dict[str, Any]] = []
 
-    def probe(cores: int, device: str) -> dict[str, Any]:
-        asked.append({"cores": cores, "device": device})
+    def probe(cores: int, device: str, bf16: bool) -> dict[str, Any]:
+        asked.append({"cores": cores, "device": device, "bf16": bf16})
         return FOUND | (planned.pop(0) if planned else {})
 
     probe.asked = asked  # type: ignore[attr-defined]
@@ -191,6 +191,36 @@ def test_the_text_that_is_measured_is_always_the_same() -> None:
     encode = machine_probe._encoder(parts)
     ids = [encode(part) for part in parts]
     assert 0.2 < sum(map(len, ids)) / size < 0.6, "a vocabulary was learned"
+
+
+@pytest.mark.parametrize(
+    ("isa", "asks"), [("avx2 fma", False), ("avx2 avx512f avx512_bf16", True), ("amx_bf16", True)]
+)
+def test_bf16_is_measured_only_where_the_processor_has_it(
+    isa: str, asks: bool, probes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "isa", lambda: isa)
+    probes.append({"bf16_flops": 4e11 if asks else None})
+    assert machine_profile().bf16_flops == (4e11 if asks else None)
+    assert machine._probe.asked[0]["bf16"] is asks  # type: ignore[attr-defined]
+
+
+def test_the_rate_of_bf16_is_of_products_as_training_makes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    seen: list[str] = []
+    rate = machine_probe._rate
+
+    def noted(work: Any, finish: Any, stretch: float) -> float:
+        seen.append(torch.get_float32_matmul_precision())
+        return rate(work, finish, stretch)
+
+    monkeypatch.setattr(machine_probe, "_rate", noted)
+    before, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
+    found = machine_probe.measure(1, "cpu", 0.01, 1 << 16, None, bf16=True)
+    torch.set_num_threads(threads)
+    assert found["bf16_flops"] and seen == ["highest"] * 2 + ["medium"] * 2 + ["highest"] * 2
+    assert torch.get_float32_matmul_precision() == before
 
 
 def failing(code: int, stderr: str, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -30,6 +30,8 @@ class Machine:
     """Sustained fp32 FLOP/s of large matrix products."""
     gemm_small_flops: float | None = None
     """The same at the shapes of a small model (2048 × 192 × 768)."""
+    bf16_flops: float | None = None
+    """The mean of both with factors rounded to bf16; None where the chip has no such products."""
     stream_bytes: float | None = None
     """Bytes per second read and written by a large copy."""
     text_bytes: float | None = None
@@ -47,6 +49,10 @@ class Machine:
             return None
         low, high = self.watts
         return Energy(low=low * seconds, high=high * seconds, source=self.watts_source)
+
+    def product_flops(self, precision: str) -> float | None:
+        """Gives the FLOP/s of large products in a format (`fp32`, `bf16`)."""
+        return (self.bf16_flops if precision == "bf16" else None) or self.gemm_flops
 
     def paced(self, seconds: float) -> float:
         """Gives what plain work takes here that took so many seconds where its rate was measured.

@@ -24,6 +24,15 @@ def _count(value: Any) -> Any:
 Count = Annotated[int, BeforeValidator(_count), Field(gt=0)]
 
 
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16"],
+    Field(
+        description="number format of products; bf16 rounds their factors to 16 bits and adds up in 32, on "
+        "processors that have such products"
+    ),
+]
+
+
 class ModelShape(BaseModel):
     """The shape of the model: a size, or its parts."""
 

@@ -141,13 +141,14 @@ def by_time(
     machine: Machine,
     extras: Extras = NONE,
     tables_every: Callable[[ModelSpec], int] = lambda spec: 1,
+    precision: str = "fp32",
 ) -> tuple[Shape, float]:
     """Chooses the largest shape that sees enough tokens in the time; gives it and the tokens.
 
     What a resting head saves goes into steps, not into a larger shape: so it was found.
     """
     best: tuple[Shape, float] | None = None
-    sizes: dict[str, Any] = {"batch": batch, "context": context, "muon": False}
+    sizes: dict[str, Any] = {"batch": batch, "context": context, "muon": False, "precision": precision}
     for layers, width in _ladder(extras):
         shape = shape_of(family, layers, width, tied)
         spec = spec_of(family, shape, vocab_size, context, extras)
@@ -224,11 +225,18 @@ def batch_for(vocab_size: int, context: int, seconds: float | None, tokens: floa
 
 
 def length_for(
-    spec: ModelSpec, batch: int, context: int, train_tokens: int, machine: Machine, tables_every: int = 1
+    spec: ModelSpec,
+    batch: int,
+    context: int,
+    train_tokens: int,
+    machine: Machine,
+    tables_every: int = 1,
+    precision: str = "fp32",
 ) -> tuple[int, str]:
     """Chooses the steps of a run that has neither a length nor a time budget."""
     updates = head_updates(tables_every, None)
-    pace = step_cost(spec, machine, batch=batch, context=context, muon=False, updates=updates).seconds
+    sizes: dict[str, Any] = {"batch": batch, "context": context, "muon": False, "precision": precision}
+    pace = step_cost(spec, machine, **sizes, updates=updates).seconds
     fits = DEFAULT_SECONDS / pace
     whole = MOST_EPOCHS * train_tokens / batch
     if fits <= whole:

@@ -68,6 +68,7 @@ def step_cost(
     fused: bool = True,
     processes: int = 1,
     updates: float = 1.0,
+    precision: str = "fp32",
 ) -> StepCost:
     """Forecasts one optimiser step, the mean of all.
 
@@ -82,6 +83,7 @@ def step_cost(
         fused: whether compiled kernels are used, where they can compute the shape.
         processes: that share the cores.
         updates: share of the steps that move the head; the others make no gradient of its rows.
+        precision: of the products.
     """
     rate = gemm_rate(machine)
     narrow = 64 / spec.width
@@ -92,6 +94,9 @@ def step_cost(
     products += sum(3.0 * one.flops * one.slowness for one in spec.layer_sizes(context)) * batch
     if muon:
         products += MUON * muon_flops(spec, iterations) * processes
+    if precision == "bf16" and machine.bf16_flops:
+        # Norms, gates, softmax and attention stay as they are.
+        products -= (blocks + head) * (1 - rate / machine.bf16_flops)
     passes = max(1, -(-batch // (micro or batch)))
     other = passes * (spec.layers + 2) * CALL_SECONDS
     adam = spec.parameters() - (spec.matrix_parameters() if muon else 0)
@@ -103,7 +108,8 @@ def step_cost(
         other += floats * PLAIN_SECONDS / machine.cores
     seconds = (products / rate + other) * (SHARED if machine.cores > 1 else 1.0)
     flops = batch * spec.flops_per_token(context) - spared
-    return StepCost(seconds=seconds, flops=flops, gemm_share=flops / seconds / (machine.gemm_flops or rate))
+    share = flops / seconds / (machine.product_flops(precision) or rate)
+    return StepCost(seconds=seconds, flops=flops, gemm_share=share)
 
 
 def head_gradient_flops(spec: ModelSpec) -> int:

@@ -138,12 +138,14 @@ def step_seconds(
     fused: bool = True,
     processes: int = 1,
     form: Form = PLAIN,
+    precision: str = "fp32",
 ) -> float:
     """Forecasts one optimiser step of `batch` rows."""
     tokens = batch * rows.tokens
     above = _above(spec, work)
     flops = token_flops(spec, work, rows, again=again, form=form)
-    products = PRODUCTS * tokens * flops / gemm_rate(machine)
+    half = machine.bf16_flops if precision == "bf16" else None
+    products = PRODUCTS * tokens * flops / (half or gemm_rate(machine))
     once = (0 if again else 1 - above) + (above if form.recompute else 0)
     floats = tokens * spec.layers * (above + once / 3)
     floats *= 14 * spec.width + 10 * spec.q_width + 10 * spec.ffn_width

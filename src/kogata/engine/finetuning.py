@@ -29,6 +29,7 @@ from kogata.engine.looks import heldout_loss, look_rows
 from kogata.engine.loop import Outcome, Training, train
 from kogata.engine.objectives import TrainedTokens
 from kogata.engine.parallel import Group as Processes
+from kogata.engine.precision import products_in
 from kogata.engine.pretraining import Length, prepare_torch
 from kogata.engine.rendered import RenderedRows, render_rows
 from kogata.engine.rows import Rows, RowSampler
@@ -60,6 +61,8 @@ class Finetuning:
     batch: int = 8
     context: int = 1024
     micro: int = costs.MICRO
+    precision: str = "fp32"
+    """Of the products in training steps."""
     prompt_weight: float = 0.0
     turns: Turns = "all"
     template: TemplateChoice = "auto"
@@ -108,12 +111,16 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
     usual = module.lr(spec, settings)[0]
     if getattr(settings, "top", None) == "auto":
         look = None if looked is None else lambda ready: heldout_loss(ready.packed, heldout, looked)
-        top = tries.layers(made, settings, job.lr or usual, look)
+        with products_in(job.precision):
+            top = tries.layers(made, settings, job.lr or usual, look)
         settings = settings.model_copy(update={"top": top})
     ready = made(settings)
     decoder, tuning, work, packed = ready.decoder, ready.tuning, ready.work, ready.packed
     outputs = _kept_outputs(job, bench, packed, rows, tuning.first, length, group)
-    lr = tries.rate(ready, usual) if job.lr is None else job.lr
+    lr = job.lr
+    if lr is None:
+        with products_in(job.precision):
+            lr = tries.rate(ready, usual)
     optimiser = build_optimiser(tuning, lr, job.weight_decay)
     best = None
     schedule: Any = length.schedule(bench, spec, began)
@@ -131,12 +138,13 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
         schedule=schedule,
         techniques=(best,) if best else (),
         group=group,
+        precision=job.precision,
         flops_per_token=tries.flops(work),
         checkpoint_steps=job.checkpoint_steps,
         clip=CLIP,
     )
     try:
-        with kept():
+        with kept(), products_in(job.precision):
             outcome = train(run, bench)
     finally:
         if outputs is not None:
@@ -260,6 +268,7 @@ def _step_seconds(
         fused=bench.machine.compiler,
         processes=bench.world,
         form=job.form,
+        precision=job.precision,
     )
 
 

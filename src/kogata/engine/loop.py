@@ -107,6 +107,8 @@ class Training:
     """Gradients longer than this are shortened to it."""
     heldout: Callable[[], float] | None = None
     """Bits per byte of a small held-out sample; has no effect on the run."""
+    precision: str = "fp32"
+    """Of the products, whose rate the machine's is set beside."""
     flops_per_token: float = 0.0
     resting_flops: float = 0.0
     """Of these, what a step saves that does not move everything (`Group.every`)."""
@@ -310,8 +312,8 @@ class _Loop:
             "tokens_per_second": None if rate is None else round(rate, 1),
             "gemm_share": None,
         }
-        if rate and bench.machine.gemm_flops and flops:
-            row["gemm_share"] = round(rate * flops / bench.machine.gemm_flops, 4)
+        if rate and flops and (most := bench.machine.product_flops(run.precision)):
+            row["gemm_share"] = round(rate * flops / most, 4)
         if run.heldout is not None and math.floor(progress * HELDOUT_LOOKS) != self.looked and self.step > 1:
             self.looked = math.floor(progress * HELDOUT_LOOKS)
             row["heldout_bits_per_byte"] = round(run.heldout(), 5)

@@ -26,6 +26,7 @@ from kogata.engine.loop import Outcome, Technique, Training, train
 from kogata.engine.objectives import LanguageModelling
 from kogata.engine.optimisers import build_optimiser, hold_gains
 from kogata.engine.parallel import Group
+from kogata.engine.precision import products_in
 from kogata.engine.sampler import Learner, Sampler
 from kogata.engine.sampling import make_sampler
 from kogata.engine.schedule import StepSchedule, TimeSchedule
@@ -108,6 +109,8 @@ class Pretraining:
     compile: bool | str = "auto"
     tables_every: int = 1
     """Steps from one update of the head to the next."""
+    precision: str = "fp32"
+    """Of the products in training steps."""
     checkpoint_steps: int | None = None
     techniques: tuple[Technique, ...] = ()
 
@@ -155,12 +158,13 @@ def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
         techniques=job.techniques,
         group=group,
         heldout=_heldout(job, decoder),
+        precision=job.precision,
         flops_per_token=float(decoder.spec.flops_per_token(job.context)),
         resting_flops=float(head_gradient_flops(decoder.spec)),
         checkpoint_steps=job.checkpoint_steps,
         clip=CLIP,
     )
-    with kept():
+    with kept(), products_in(job.precision):
         outcome = train(run, bench)
     record = schedule.record(outcome.steps)
     clocked = job.length.steps is None
@@ -175,6 +179,7 @@ def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
         "optimizer": job.optimizer,
         "lr": optimiser.lr,
         "tables_every": job.tables_every,
+        "precision": job.precision,
         "corpus_start": corpus_start,
         "kernels": kernels,
         "processes": bench.world,

@@ -26,7 +26,12 @@ WORDS, TEXT_WORDS, LINE_WORDS, PART_LINES = 3000, 20_000, 12, 50
 
 
 def measure(
-    cores: int, device: str, seconds: float, stream_bytes: int, package_joules: Any = None
+    cores: int,
+    device: str,
+    seconds: float,
+    stream_bytes: int,
+    package_joules: Any = None,
+    bf16: bool = False,
 ) -> dict[str, Any]:
     """Measures matrix products and copies.
 
@@ -36,6 +41,7 @@ def measure(
         seconds: about how long to measure in all.
         stream_bytes: size of the array that is copied.
         package_joules: reads the energy used so far; None where nothing can be read.
+        bf16: whether the processor multiplies 16-bit numbers, so that their rate is worth a look.
     """
     import torch
 
@@ -62,6 +68,13 @@ def measure(
     got = (time.process_time() - used) / (taken * cores) if device == "cpu" else None
     watts = (package_joules() - energy) / taken if package_joules and energy is not None else None
     small = product(*SMALL_SHAPE, 0.3 * seconds / STRETCHES)
+    half = None
+    if bf16 and device == "cpu":
+        # Factors are rounded on the way, as in training (engine/precision.py).
+        torch.set_float32_matmul_precision("medium")
+        shapes = (side, side, side), SMALL_SHAPE
+        half = sum(product(*shape, 0.15 * seconds / STRETCHES) for shape in shapes) / 2
+        torch.set_float32_matmul_precision("highest")
     source = torch.ones(stream_bytes // 4, device=device)
     target = torch.empty_like(source)
     copies = _rate(lambda: target.copy_(source), finish, 0.3 * seconds / STRETCHES)
@@ -69,6 +82,7 @@ def measure(
         "device": device,
         "gemm_flops": gemm,
         "gemm_small_flops": small,
+        "bf16_flops": half,
         "stream_bytes": 2.0 * source.nbytes * copies,
         "text_bytes": text_rate(),
         "package_watts": watts,
@@ -155,9 +169,11 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seconds", type=float, default=2.5)
     parser.add_argument("--stream-bytes", type=int, default=1 << 28)
+    parser.add_argument("--bf16", action="store_true")
     given = parser.parse_args()
     rapl = Rapl()
-    found = measure(given.cores, given.device, given.seconds, given.stream_bytes, rapl.poll if rapl else None)
+    poll = rapl.poll if rapl else None
+    found = measure(given.cores, given.device, given.seconds, given.stream_bytes, poll, given.bf16)
     print(json.dumps(found), flush=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,12 @@ def test_other_families_and_tied_heads(tokens: Artifact, tmp_path: Path, family:
     assert facts["architecture"] == family and facts["spec"]["tied"] == (family == "llama")
 
 
-@pytest.mark.parametrize("machine", [MACHINE, replace(MACHINE, compiler=True)], ids=["torch", "fused"])
+HALF = replace(MACHINE, compiler=True, isa="avx512_bf16", bf16_flops=4 * 80e9)
+
+
+@pytest.mark.parametrize(
+    "machine", [MACHINE, replace(MACHINE, compiler=True), HALF], ids=["torch", "fused", "bf16"]
+)
 def test_same_key_same_weights_and_resumed_too(tokens: Artifact, tmp_path: Path, machine: Machine) -> None:
     folders = []
     for name in ("one", "two"):
@@ -102,6 +108,34 @@ def test_same_key_same_weights_and_resumed_too(tokens: Artifact, tmp_path: Path,
     other = TrainingBench(tmp_path / "seed", machine=machine, seed=1)
     run(tokens, other, steps=20)
     assert weights(other.out) != weights(folders[0][0])
+
+
+class Watching(TrainingBench):
+    """Notes how products are computed while a step is told."""
+
+    def metric(self, row: Mapping[str, Any]) -> None:
+        super().metric({**row, "products": torch.get_float32_matmul_precision()})
+
+
+def test_products_are_bf16_in_training_alone(tokens: Artifact, tmp_path: Path) -> None:
+    before = torch.get_float32_matmul_precision()
+    for machine, form, told in ((HALF, "bf16", "medium"), (MACHINE, "fp32", "highest")):
+        bench = Watching(tmp_path / form, machine=machine)
+        facts = run(tokens, bench, steps=3)
+        assert facts["training"]["precision"] == form
+        assert {row["products"] for row in bench.rows} == {told}
+        assert torch.get_float32_matmul_precision() == before
+    stage = resolved(NOVELS, machine=HALF, steps=100)
+    assert stage.stage.precision == "bf16" and "FLOP/s in bf16" in stage.reasons["precision"]
+    seconds = [
+        resolved(NOVELS, machine=HALF, steps=100, precision=form)
+        .stage.forecast({"tokens": NOVELS, "model": None}, HALF, Share())
+        .cost.seconds
+        for form in ("fp32", "bf16")
+    ]
+    assert seconds[1] < seconds[0]
+    with pytest.raises(RecipeError, match="16-bit"):
+        resolved(NOVELS, steps=100, precision="bf16")
 
 
 def test_goes_on_with_a_given_model(tokens: Artifact, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from kogata.core.amounts import Cost, Forecast, Seconds, format_count, format_se
 from kogata.core.artifact import Kind
 from kogata.core.errors import RecipeError
 from kogata.core.receipt import Machine
-from kogata.core.shape import Count, ModelShape
+from kogata.core.shape import Count, ModelShape, Precision
 from kogata.core.stage import Bench, Facts, Given, Resolved, Share, Slot, Stage, one
 from kogata.core.variants import Choice, sentence_of
 
@@ -32,9 +32,9 @@ class Pretrain(Stage):
 
     A new model starts as the best bigram model of the corpus (embedding and head from the counts of all
     pairs of tokens, found in seconds), its blocks as the identity. Then small steps of next-token prediction,
-    the learning rate held and at last brought to zero, in float32 on a CPU. With a time budget it takes the
-    time its share leaves and ends on it; with steps, tokens or epochs the result is the same bit for bit,
-    also when it was killed and resumed.
+    the learning rate held and at last brought to zero, in float32, with products of bf16 factors where the
+    processor has such. With a time budget it takes the time its share leaves and ends on it; with steps,
+    tokens or epochs the result is the same bit for bit, also when it was killed and resumed.
 
     Pays when: there is text of your own kind and no model of a fitting size or licence.
     Hurts when: a pretrained model of the language exists and fits the budget: fine-tune that one.
@@ -99,7 +99,7 @@ class Pretrain(Stage):
     checkpoint_every: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto", description="steps between checkpoints; auto: every half minute"
     )
-    precision: Literal["auto", "fp32"] = Field(default="auto", description="number format of the products")
+    precision: Precision = "auto"
     compile: Literal["auto"] | bool = Field(
         default="auto",
         description="auto: small kernels, compiled in a second, or torch.compile where it saves more of the "
@@ -130,7 +130,7 @@ class Pretrain(Stage):
 
     def resolve(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Resolved:
         """Chooses shape, context, batch, learning rate and length from time, data and machine."""
-        from kogata.engine import autosize, compiling
+        from kogata.engine import autosize, compiling, precision
         from kogata.engine.curriculum import check_measure
         from kogata.engine.samplers import check_pair
 
@@ -139,6 +139,9 @@ class Pretrain(Stage):
         reasons: dict[str, str] = {}
         changes: dict[str, Any] = {}
         seconds = self._seconds(share)
+        form, reason = precision.choose(self.precision, machine, "train.pretrain")
+        if reason:
+            changes["precision"], reasons["precision"] = form, reason
         given = _given_spec(facts)
         if given is not None:
             autosize.refuse_other_shape(self.model, given)
@@ -164,7 +167,7 @@ class Pretrain(Stage):
         spec = given
         if spec is None:
             shape, reason = self._shape(
-                tokens["vocab_size"], train["tokens"], context, batch, seconds, machine
+                tokens["vocab_size"], train["tokens"], context, batch, seconds, machine, form
             )
             extras = autosize.Extras.of(self.model)
             spec = autosize.spec_of(self.model.family, shape, tokens["vocab_size"], context, extras)
@@ -179,7 +182,7 @@ class Pretrain(Stage):
         if set(spec.mixers or ()) - {"full"}:
             reasons["model.pattern"] = autosize.pattern_reason(spec, context)
         if seconds is None and self._steps(batch, train["tokens"]) is None:
-            steps, reason = autosize.length_for(spec, batch, context, train["tokens"], machine, every)
+            steps, reason = autosize.length_for(spec, batch, context, train["tokens"], machine, every, form)
             changes["steps"], reasons["steps"] = steps, reason
         curriculum = self.curriculum
         if curriculum == "auto":
@@ -187,8 +190,6 @@ class Pretrain(Stage):
             changes["curriculum"], reasons["curriculum"] = curriculum, sentence_of(curriculum.variant)
         check_pair(curriculum, self.sampling, "train.pretrain")
         check_measure(curriculum, tokens, "train.pretrain")
-        if self.precision == "auto":
-            changes["precision"], reasons["precision"] = "fp32", "this processor has no fast 16-bit products"
         if self.checkpoint_every == "auto":
             reasons["checkpoint_every"] = "half a minute's work is the most a kill can cost"
         stage = self.model_copy(update=changes)
@@ -209,6 +210,7 @@ class Pretrain(Stage):
         batch: int,
         seconds: float | None,
         machine: Machine,
+        precision: str,
     ) -> tuple[Any, str]:
         from kogata.engine import autosize
 
@@ -230,8 +232,8 @@ class Pretrain(Stage):
             return shape, "as asked"
         if seconds is not None or self._steps(batch, train_tokens) is None:
             budget = autosize.DEFAULT_SECONDS if seconds is None else seconds
-            sizes = family, vocab_size, tied, context
-            shape, seen = autosize.by_time(*sizes, batch, budget, machine, extras, self._tables_every)
+            sizes, more = (family, vocab_size, tied, context), (extras, self._tables_every, precision)
+            shape, seen = autosize.by_time(*sizes, batch, budget, machine, *more)
             reason = f"sees about {format_count(seen)} tokens in {format_seconds(budget)}"
         else:
             seen = (self._steps(batch, train_tokens) or 1) * batch
@@ -255,9 +257,9 @@ class Pretrain(Stage):
         steps = None if budget is not None else self._steps(self.batch, train["tokens"])
         fused = self.compile == "auto" and machine.compiler
         parts: dict[str, Any] = {"batch": self.batch, "context": self.context, "micro": micro, "muon": muon}
-        parts |= {"fused": fused, "processes": share.processes}
-        updates = costs.head_updates(self._tables_every(spec), steps)
-        step = costs.step_cost(spec, machine, **parts, updates=updates)
+        parts |= {"fused": fused, "processes": share.processes, "precision": self.precision}
+        parts["updates"] = costs.head_updates(self._tables_every(spec), steps)
+        step = costs.step_cost(spec, machine, **parts)
         start = self.corpus_start and not spec.tied and not facts.get("model")
         ratio, price = compiling.forecast(spec, machine, self.compile, self.curriculum, self.context)
         each = step.seconds * ratio
@@ -265,7 +267,7 @@ class Pretrain(Stage):
             price + machine.paced(costs.STAGE_SECONDS) + measuring_seconds(self.curriculum, train["tokens"])
         )
         if start:
-            sizes = spec.vocab_size, spec.embed_width or spec.width, train["tokens"], machine
+            sizes = _start_sizes(spec, train, machine)
             rounds = costs.rounds_for(*sizes, self._seconds(share))
             before += costs.corpus_start_seconds(*sizes, rounds)
         if budget is not None:
@@ -316,7 +318,7 @@ class Pretrain(Stage):
         given = _given_spec(facts)
         if given is not None:
             return given
-        shape, _ = self._shape(_tokens_facts(facts)["vocab_size"], 0, 256, 1, 1.0, Machine())
+        shape, _ = self._shape(_tokens_facts(facts)["vocab_size"], 0, 256, 1, 1.0, Machine(), "fp32")
         assert isinstance(self.context, int)
         vocab_size, extras = _tokens_facts(facts)["vocab_size"], autosize.Extras.of(self.model)
         return autosize.spec_of(self.model.family, shape, vocab_size, self.context, extras)
@@ -347,15 +349,10 @@ class Pretrain(Stage):
             micro=costs.micro_tokens(spec, self.batch, self.context, _room(bench.share)),
             context=self.context,
             corpus_start=self.corpus_start,
-            rounds=costs.rounds_for(
-                spec.vocab_size,
-                spec.embed_width or spec.width,
-                train["tokens"],
-                bench.machine,
-                self._seconds(bench.share),
-            ),
+            rounds=costs.rounds_for(*_start_sizes(spec, train, bench.machine), self._seconds(bench.share)),
             compile=self.compile,
             tables_every=self._tables_every(spec),
+            precision=self.precision,
             curriculum=None if self.curriculum == "auto" else self.curriculum,
             sampling=self.sampling,
             checkpoint_steps=None if self.checkpoint_every == "auto" else self.checkpoint_every,
@@ -372,6 +369,11 @@ class Pretrain(Stage):
 def _room(share: Share) -> int | None:
     """Gives the bytes for the activations of one process: a third of the budget."""
     return None if share.memory_bytes is None else share.memory_bytes // (3 * share.processes)
+
+
+def _start_sizes(spec: ModelSpec, train: Facts, machine: Machine) -> tuple[int, int, int, Machine]:
+    """Gives what the time of a start from the corpus depends on."""
+    return spec.vocab_size, spec.embed_width or spec.width, train["tokens"], machine
 
 
 def _tokens_facts(facts: Mapping[str, Facts | None]) -> Facts:

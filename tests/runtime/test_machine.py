@@ -94,7 +94,7 @@ def test_a_counter_is_believed_before_a_model(probes: list[Any]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("allowed_cores", 1), ("memory_limit", 1 << 30), ("cpu_model", "別の石"), ("isa", "avx512f"),
+    [("allowed_cores", 61), ("memory_limit", 1 << 30), ("cpu_model", "別の石"), ("isa", "avx512f"),
      ("gpus", ["Another GPU"])],
 )  # fmt: skip
 def test_other_hardware_is_another_machine(

@@ -187,7 +187,7 @@ def start(place: Path, path: Path) -> subprocess.Popen[bytes]:
 
 def wait_for_step(place: Path, step: int) -> None:
     metrics = place / "runs" / "toy" / "metrics.jsonl"
-    for _ in range(400):
+    for _ in range(1200):
         if metrics.exists() and len(metrics.read_text().splitlines()) >= step:
             return
         time.sleep(0.05)

@@ -70,7 +70,15 @@ class Select(Stage):
         ifd and a model's states: a pass of the model over the text.
     Source: dsir: arXiv 2302.03169; classifier: 2406.11794; prior: 2509.18577; perplexity: 2405.20541; ifd:
         2402.00530; representative: 2503.01807; longest: 2402.04833; sound: Kogata.
-    Measured here: not yet measured.
+    Measured here: 5 MB of text, a fifth of it junk, scored on prose, 5 seeds, bits per byte beside the whole
+    pool: 28% [coreset.json:pools.junk.verdict.target.token_share:.0%] of its tokens, chosen by the default
+    with a target, -0.017 [coreset.json:pools.junk.verdict.target.against_full.mean:+.3f] in 38%
+    [coreset.json:pools.junk.verdict.target.time_share:.0%] of the time; without a target +0.080
+    [coreset.json:pools.junk.verdict.no_target.against_full.mean:+.3f]; by chance +0.105
+    [coreset.json:pools.junk.verdict.random.against_full.mean:+.3f]. Without the junk +0.011
+    [coreset.json:pools.clean.verdict.target.against_full.mean:+.3f], +0.074
+    [coreset.json:pools.clean.verdict.no_target.against_full.mean:+.3f], +0.109
+    [coreset.json:pools.clean.verdict.random.against_full.mean:+.3f].
     """
 
     takes: ClassVar[Mapping[str, Slot]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import sys
@@ -109,9 +110,12 @@ def test_mistakes_exit_2_with_a_remedy(arguments: list[str], words: list[str], c
         (Stopped("stopped by Ctrl-C", remedy="the same command goes on"), 130, ["stopped", "goes on"]),
         (KeyboardInterrupt(), 130, ["stopped"]),
         (DataError("bad row", where="a.csv:3", found="x\ny"), 2, ["a.csv:3", "x\n" + " " * 12 + "y"]),
+        (OSError(errno.ENOSPC, "x"), 2, ["the disk is full", "free some space"]),
+        (PermissionError(errno.EACCES, "x", "store"), 2, ["no permission", "store", "KOGATA_HOME"]),
+        (FileNotFoundError(errno.ENOENT, "x", "lost"), 1, ["our bug", "FileNotFoundError"]),
         (ZeroDivisionError("division by zero"), 1, ["our bug", "ZeroDivisionError", "traceback"]),
     ],
-    ids=["refused", "stopped", "ctrl-c", "data", "bug"],
+    ids=["refused", "stopped", "ctrl-c", "data", "full", "forbidden", "lost", "bug"],
 )
 def test_exit_codes(
     error: BaseException, code: int, words: list[str], call: Call, monkeypatch: pytest.MonkeyPatch

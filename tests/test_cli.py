@@ -15,7 +15,7 @@ import pytest
 from fabricated_run import receipts, write_run
 
 from kogata import api, cli
-from kogata.core.errors import DataError, Refused, Stopped
+from kogata.core.errors import DataError, EnvironmentProblem, Refused, Stopped
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -304,12 +304,34 @@ def test_store_lists_and_frees(call: Call, fresh_home: Path, monkeypatch: pytest
     assert code == 2 and "unit" in err
 
 
-def test_doctor_looks_without_changing(call: Call, fresh_home: Path) -> None:
+def test_doctor_looks_without_changing(call: Call, fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kogata.runtime import machine
+
+    found = {"device": "cpu", "gemm_flops": 1.84e11, "gemm_small_flops": 1e11, "stream_bytes": 1.7e10,
+             "text_bytes": 1.6e6, "cpu_share": 0.99}  # fmt: skip
+    monkeypatch.setattr(machine, "_probe", lambda cores, device: found)
     code, out, _ = call("doctor", "--json")
     checks = {check["name"]: check for check in json.loads(out)}
     assert {"python", "torch", "llama.cpp", "C++ compiler", "memory", "store"} <= set(checks)
+    assert checks["speed"]["found"] == "products 184GFLOP/s, copying 17GB/s, text on one core 1.6MB/s"
     assert code == (2 if any(check["state"] == "bad" for check in checks.values()) else 0)
     assert not (fresh_home / "store").exists()
+
+
+def test_doctor_says_when_the_computer_cannot_be_measured(
+    call: Call, fresh_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kogata.runtime import machine
+
+    def torchless(cores: int, device: str) -> Any:
+        raise EnvironmentProblem("torch is not installed", remedy="install Kogata with its dependencies")
+
+    monkeypatch.setattr(machine, "_probe", torchless)
+    code, out, _ = call("doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(out)}
+    assert code == 2 and checks["speed"] | {"found": ""} == {
+        "name": "speed", "state": "bad", "found": "", "remedy": "install Kogata with its dependencies",
+    }  # fmt: skip
 
 
 # Starting from an example

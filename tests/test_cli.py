@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import sys
@@ -14,7 +15,7 @@ import pytest
 from fabricated_run import receipts, write_run
 
 from kogata import api, cli
-from kogata.core.errors import DataError, Refused, Stopped
+from kogata.core.errors import DataError, EnvironmentProblem, Refused, Stopped
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -109,9 +110,12 @@ def test_mistakes_exit_2_with_a_remedy(arguments: list[str], words: list[str], c
         (Stopped("stopped by Ctrl-C", remedy="the same command goes on"), 130, ["stopped", "goes on"]),
         (KeyboardInterrupt(), 130, ["stopped"]),
         (DataError("bad row", where="a.csv:3", found="x\ny"), 2, ["a.csv:3", "x\n" + " " * 12 + "y"]),
+        (OSError(errno.ENOSPC, "x"), 2, ["the disk is full", "free some space"]),
+        (PermissionError(errno.EACCES, "x", "store"), 2, ["no permission", "store", "KOGATA_HOME"]),
+        (FileNotFoundError(errno.ENOENT, "x", "lost"), 1, ["our bug", "FileNotFoundError"]),
         (ZeroDivisionError("division by zero"), 1, ["our bug", "ZeroDivisionError", "traceback"]),
     ],
-    ids=["refused", "stopped", "ctrl-c", "data", "bug"],
+    ids=["refused", "stopped", "ctrl-c", "data", "full", "forbidden", "lost", "bug"],
 )
 def test_exit_codes(
     error: BaseException, code: int, words: list[str], call: Call, monkeypatch: pytest.MonkeyPatch
@@ -300,12 +304,34 @@ def test_store_lists_and_frees(call: Call, fresh_home: Path, monkeypatch: pytest
     assert code == 2 and "unit" in err
 
 
-def test_doctor_looks_without_changing(call: Call, fresh_home: Path) -> None:
+def test_doctor_looks_without_changing(call: Call, fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kogata.runtime import machine
+
+    found = {"device": "cpu", "gemm_flops": 1.84e11, "gemm_small_flops": 1e11, "stream_bytes": 1.7e10,
+             "text_bytes": 1.6e6, "cpu_share": 0.99}  # fmt: skip
+    monkeypatch.setattr(machine, "_probe", lambda cores, device: found)
     code, out, _ = call("doctor", "--json")
     checks = {check["name"]: check for check in json.loads(out)}
     assert {"python", "torch", "llama.cpp", "C++ compiler", "memory", "store"} <= set(checks)
+    assert checks["speed"]["found"] == "products 184GFLOP/s, copying 17GB/s, text on one core 1.6MB/s"
     assert code == (2 if any(check["state"] == "bad" for check in checks.values()) else 0)
     assert not (fresh_home / "store").exists()
+
+
+def test_doctor_says_when_the_computer_cannot_be_measured(
+    call: Call, fresh_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kogata.runtime import machine
+
+    def torchless(cores: int, device: str) -> Any:
+        raise EnvironmentProblem("torch is not installed", remedy="install Kogata with its dependencies")
+
+    monkeypatch.setattr(machine, "_probe", torchless)
+    code, out, _ = call("doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(out)}
+    assert code == 2 and checks["speed"] | {"found": ""} == {
+        "name": "speed", "state": "bad", "found": "", "remedy": "install Kogata with its dependencies",
+    }  # fmt: skip
 
 
 # Starting from an example

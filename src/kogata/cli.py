@@ -293,8 +293,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        show_bug(error, as_json)
-        return 1
+        known = _of_this_computer(error)
+        if known is None:
+            show_bug(error, as_json)
+            return 1
+        show_error(known, as_json)
+        return known.exit_code
+
+
+def _of_this_computer(error: Exception) -> KogataError | None:
+    """Says what a failed read or write means: a full disk or a missing permission is no bug of ours."""
+    if not isinstance(error, OSError):
+        return None
+    from kogata.runtime.system import explain_os_error
+
+    return explain_os_error(error)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from web_archives import JAPANESE, PROSE, page
 from kogata.core.errors import EnvironmentProblem
 from kogata.core.registry import registry
 from kogata.core.stage import Account
-from kogata.engine.web import pool
+from kogata.engine import pool
 from kogata.engine.web.convert import Converter, Outcome
 from kogata.engine.web.page import Page
 from kogata.runtime import cluster
@@ -70,7 +70,7 @@ def test_ray_makes_the_same_documents_on_loopback(tmp_path: Path, monkeypatch: p
         Page(id=name, source="x", content=page(f"{name} {PROSE} {PROSE} {JAPANESE}").encode())
         for name in names
     ]
-    wanted = [outcome for outcome in pool.convert(pages, Converter(**parts), 1)]
+    wanted = [outcome for outcome in pool.through(pages, Converter(**parts), 1)]
     # Other programs, and runs that were killed, may have folders of such a name: ours is the one we made.
     folders: list[Path] = []
     make_folder = tempfile.mkdtemp
@@ -82,7 +82,7 @@ def test_ray_makes_the_same_documents_on_loopback(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(cluster.tempfile, "mkdtemp", noted)
     before = dict(os.environ)
     found: list[Outcome] = []
-    for outcome in pool.convert(pages, Still(**parts, mark=tmp_path / "mark"), 1, cluster.on_ray):
+    for outcome in pool.through(pages, Still(**parts, mark=tmp_path / "mark"), 1, cluster.on_ray):
         if not found:
             open_to = {
                 connection.laddr.ip.removeprefix("::ffff:")

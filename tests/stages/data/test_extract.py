@@ -22,9 +22,9 @@ from kogata.core.artifact import Document
 from kogata.core.errors import DataError, KogataError, RecipeError
 from kogata.core.receipt import Machine
 from kogata.core.stage import Account, Share
+from kogata.engine.saved import _read, through_and_saved
 from kogata.engine.web.convert import Converter, Outcome
 from kogata.engine.web.page import Page
-from kogata.engine.web.saved import _read, convert_and_save
 from kogata.stages.data.extract import Extract
 
 pytest.importorskip("fastwarc")
@@ -149,10 +149,10 @@ def test_files_that_cannot_be_read(crawl: Path, tmp_path: Path) -> None:
 
 
 def test_a_process_that_dies_is_an_error_and_not_a_wait(crawl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kogata.engine.web import pool
+    from kogata.engine import pool
 
     monkeypatch.setattr(pool, "_work", leave)
-    with pytest.raises(KogataError, match="was killed"):
+    with pytest.raises(KogataError, match="of data.extract was killed"):
         extracted(path=str(crawl), processes=2)
 
 
@@ -211,9 +211,9 @@ import os, sys
 from pathlib import Path
 from types import SimpleNamespace
 from kogata.core.stage import Account
-from kogata.engine.web import saved
+from kogata.engine import saved
 from kogata.stages.data.extract import Extract
-saved.SHARD_PAGES = 8
+saved.SHARD_ITEMS = 8
 stage = Extract(path=sys.argv[1], heldout=0, processes=1)
 account = Account(bench=SimpleNamespace(checkpoints=Path(sys.argv[2])))
 for number, document in enumerate(stage.each([], account), 1):
@@ -239,14 +239,14 @@ def test_what_is_kept_of_a_rejected_page_is_the_same_to_the_last_surrogate(tmp_p
     converter = Lossy(extractor="", settings=None)
     pages = [Page(id=name, source="x", content=b"") for name in "ab"]
     made = [converter.start()(page) for page in pages]
-    begun = convert_and_save(pages, converter, 1, tmp_path)
-    assert next(begun) == made[0]
+    begun = through_and_saved(pages, converter, 1, tmp_path)
+    assert next(begun) == (pages[0], made[0])
     begun.close()
-    assert list(convert_and_save(pages, converter, 1, tmp_path)) == made
-    assert [outcome for number in (0, 1) for _, outcome in _read(tmp_path, number) or ()] == made
-    first = tmp_path / "pages-000000.jsonl.zst"
+    assert list(through_and_saved(pages, converter, 1, tmp_path)) == list(zip(pages, made, strict=True))
+    assert [outcome for number in (0, 1) for _, outcome in _read(tmp_path, number, converter) or ()] == made
+    first = tmp_path / "shard-000000.jsonl.zst"
     first.write_bytes(first.read_bytes()[:-9])
-    assert list(convert_and_save(pages, converter, 1, tmp_path)) == made
+    assert list(through_and_saved(pages, converter, 1, tmp_path)) == list(zip(pages, made, strict=True))
 
 
 def test_the_runner_keeps_shards_where_a_kill_leaves_them(crawl: Path, tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_the_runner_keeps_shards_where_a_kill_leaves_them(crawl: Path, tmp_path:
     bench = data_bench(tmp_path)
     stage = Extract.model_validate({"path": str(crawl), "processes": 1})
     _run_documents([stage], ["a"], {"given": {}}, bench, {}, {})  # type: ignore[arg-type]
-    assert [path.name for path in (bench.checkpoints / "pages-train").iterdir()] == ["pages-000000.jsonl.zst"]
+    assert [path.name for path in (bench.checkpoints / "pages-train").iterdir()] == ["shard-000000.jsonl.zst"]
 
 
 class Stubborn(Converter):
@@ -280,7 +280,7 @@ class Stubborn(Converter):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_page_that_never_ends_is_left_out(processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kogata.engine.web import pool
+    from kogata.engine import pool
 
     monkeypatch.setattr(pool, "PATIENCE", 10)
     threads = threading.active_count()
@@ -288,7 +288,7 @@ def test_a_page_that_never_ends_is_left_out(processes: int, monkeypatch: pytest.
     names = ["a", "busy", "b", *(["still", "c"] if processes > 1 else []), "e"]
     pages = [Page(id=name, source="x", content=b"", url="caught") for name in names]
     account = Account()
-    found = [outcome.settle(account) for outcome in pool.convert(pages, converter, processes)]
+    found = [outcome.settle(account) for outcome in pool.through(pages, converter, processes)]
     assert [document.id for document in found if document] == [
         name for name in names if name not in ("busy", "still")
     ]

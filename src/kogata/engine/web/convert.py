@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
 
 from kogata.core.artifact import Document
 from kogata.core.registry import registry
@@ -51,6 +51,35 @@ class Converter:
     min_confidence: float = 0.0
     page_seconds: float = 20.0
     """CPU seconds a page may take."""
+    stage: ClassVar[str] = "data.extract"
+
+    @property
+    def seconds(self) -> float:
+        """Gives the CPU seconds a page may take."""
+        return self.page_seconds
+
+    def late(self, page: Page) -> Outcome:
+        """Gives what becomes of a page that takes too long."""
+        return Outcome(Document(page.id, "", source=page.source), "takes too long", page.url[:200] or None)
+
+    def digest(self, page: Page) -> int:
+        """Gives a number that another page has not."""
+        import xxhash
+
+        name = xxhash.xxh3_64_intdigest(page.id.encode("utf-8", "replace"))
+        return xxhash.xxh3_64_intdigest(page.content, name)
+
+    def size(self, outcome: Outcome) -> int:
+        """Gives the characters of the document."""
+        return len(outcome.document.text)
+
+    def row(self, outcome: Outcome) -> dict[str, Any]:
+        """Gives plain values for JSON."""
+        return asdict(outcome)
+
+    def outcome(self, row: dict[str, Any]) -> Outcome:
+        """Gives what `row` was made of."""
+        return Outcome(document=Document(**row.pop("document")), **row)
 
     def start(self) -> Callable[[Page], Outcome]:
         """Loads what is needed and gives the function from page to outcome."""

@@ -222,9 +222,9 @@ class Extract(Stage):
         taken: set[Any],
         seen: set[int] | None,
     ) -> Iterator[Document]:
+        from kogata.engine.pool import through
+        from kogata.engine.saved import through_and_saved
         from kogata.engine.web.convert import Converter
-        from kogata.engine.web.pool import convert
-        from kogata.engine.web.saved import convert_and_save
 
         converter = Converter(
             extractor=self.extractor.name,
@@ -236,10 +236,11 @@ class Extract(Stage):
         count = self.processes if isinstance(self.processes, int) else 1
         pages = self._pages(paths, account, taken, seen)
         if (bench := account.bench) is None:
-            found = convert(pages, converter, count)
+            found: Iterable[Any] = through(pages, converter, count)
         else:
             spread = bench.spread if self.processes == "ray" else None
-            found = convert_and_save(pages, converter, count, bench.checkpoints / f"pages-{split}", spread)
+            place = bench.checkpoints / f"pages-{split}"
+            found = (outcome for _, outcome in through_and_saved(pages, converter, count, place, spread))
         for outcome in found:
             document = outcome.settle(account)
             if document is not None:

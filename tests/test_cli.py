@@ -227,6 +227,39 @@ def test_a_model_that_is_not_there_is_said_before_any_text(call: Call) -> None:
     assert code == 2 and out == "" and "no such model" in err and "nowhere" in err
 
 
+class FakeTalk:
+    """Answers with what it was asked."""
+
+    def __init__(self) -> None:
+        self.messages: list[dict[str, str]] = []
+        self.forgotten = 0
+
+    def say(self, text: str) -> Any:
+        self.messages += [{"role": "user", "content": text}, {"role": "assistant", "content": f"{text}!"}]
+        return iter([text, "!"])
+
+    def again(self) -> None:
+        self.messages.clear()
+
+
+def test_chat_answers_a_question_a_pipe_and_json(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def chat(model: str, **rest: Any) -> FakeTalk:
+        seen.append((model, rest))
+        return FakeTalk()
+
+    monkeypatch.setattr(api, "chat", chat)
+    code, out, _ = call("chat", "runs/support", "荷物は？", "--system", "s", "--tokens", "5", "--seed", "7")
+    assert code == 0 and out == "荷物は？!\n"
+    assert seen == [("runs/support", {"system": "s", "tokens": 5, "temperature": 0.7, "seed": 7})]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one\n\n二\n/new\nthree\n"))
+    assert call("chat", "m")[1] == "one!\n二!\nthree!\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one\n二\n"))
+    found = json.loads(call("chat", "m", "--json")[1])["messages"]
+    assert [message["content"] for message in found] == ["one", "one!", "二", "二!"]
+
+
 def test_compare_reads_the_values_to_try(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
     gap = {"mean": -0.0312, "low": -0.041, "high": -0.02, "pairs": 3}

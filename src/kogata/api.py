@@ -202,6 +202,32 @@ def generate(
     )
 
 
+def chat(
+    model: str,
+    *,
+    system: str | None = None,
+    tokens: int = 512,
+    temperature: float = 0.7,
+    seed: int = 0,
+) -> Any:
+    """Opens a conversation: `chat(model).say("…")` gives the answer piece by piece.
+
+    `model` is a run, a folder, an adapter's folder, a .gguf file or a hub name.
+    """
+    from kogata.engine.adapters import is_adapter
+    from kogata.engine.load import load_model
+    from kogata.engine.talk import Talk, renderer_of
+
+    place = Path(model)
+    if place.is_dir():
+        adapter = place if is_adapter(place) else adapter_folder(place)
+        loaded = load_model(model_folder(place), adapter=None if adapter == place else adapter)
+    else:
+        loaded, adapter = load_model(model), None
+    renderer = renderer_of(loaded, adapter)
+    return Talk(loaded, renderer, system=system, tokens=tokens, temperature=temperature, seed=seed)
+
+
 def stages() -> list[str]:
     """Lists the names of all stages."""
     from kogata.core.registry import registry
@@ -242,6 +268,7 @@ __all__ = [
     "Recipe",
     "Run",
     "Stopped",
+    "chat",
     "check",
     "compare",
     "generate",

@@ -40,6 +40,7 @@ usage: kogata VERB ...
   compare RECIPE         was it worth it? with and without, paired seeds, an interval
   check DATA             what is wrong with rows to learn from: a table, or a recipe that reads one
   generate MODEL [TEXT]  let a model write on
+  chat MODEL [TEXT]      talk with a model in the terminal
   stages [NAME]          the techniques; one technique's card and every setting
   store [list|rm|free]   what is kept for reuse, and how to free it
   schema                 the JSON Schema of a recipe, for editors
@@ -171,6 +172,25 @@ def generate(args: argparse.Namespace) -> None:
     print()
 
 
+def chat(args: argparse.Namespace) -> None:
+    """Talks with a model in its chat format: a question, or a conversation in the terminal."""
+    from kogata import api
+    from kogata.report import talking
+
+    conversation = api.chat(
+        args.model, system=args.system, tokens=args.tokens, temperature=args.temperature, seed=args.seed
+    )
+    if args.json:
+        for asked in [args.question] if args.question else filter(None, map(str.strip, sys.stdin)):
+            for _ in conversation.say(asked):
+                pass
+        emit(args.json, {"messages": conversation.messages}, "")
+    elif args.question:
+        talking.answer(conversation, args.question, stay=False)
+    else:
+        talking.talk(conversation, args.model)
+
+
 def store(args: argparse.Namespace) -> None:
     """Lists or frees what is kept for reuse."""
     from kogata import api
@@ -231,7 +251,7 @@ def folder_of(args: argparse.Namespace) -> Path | None:
 
 VERBS = {
     verb.__name__: verb
-    for verb in (new, plan, run, report, compare, check, generate, stages, store, schema, doctor)
+    for verb in (new, plan, run, report, compare, check, generate, chat, stages, store, schema, doctor)
 }
 
 

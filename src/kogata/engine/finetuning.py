@@ -22,9 +22,11 @@ from kogata.engine.finetune._common import Work
 from kogata.engine.finetune_ready import Ready, make_ready
 from kogata.engine.finetune_trials import CLIP, Trained, Tries, build_optimiser
 from kogata.engine.frozen import LARGEST_HALF, KeptOutputs
+from kogata.engine.general import GeneralText, language_of, said
 from kogata.engine.heap import give_back, kept
 from kogata.engine.hf_folder import copy_tokenizer, write_json
 from kogata.engine.keep_best import KeepBest, UntilWorse
+from kogata.engine.load import load_tokenizer
 from kogata.engine.looks import heldout_loss, look_rows
 from kogata.engine.loop import Outcome, Training, train
 from kogata.engine.objectives import TrainedTokens
@@ -124,11 +126,14 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
     optimiser = build_optimiser(tuning, lr, job.weight_decay)
     best = None
     schedule: Any = length.schedule(bench, spec, began)
+    if isinstance(schedule, TimeSchedule):
+        schedule.reserve += costs.general_seconds(spec, bench.machine)
     if looked is not None:
         best = KeepBest(lambda: heldout_loss(packed, heldout, looked), tuning.named(), job.patience)
         if isinstance(schedule, TimeSchedule):
             schedule.reserve += costs.look_seconds(spec, _sizes(heldout, job), bench.machine, most)
         schedule = UntilWorse(schedule, best)
+    general = _general(job, rendered, packed)
     _say_forecast(job, bench, spec, work, rows, length, outputs)
     run = Training(
         model=Trained(tuning),
@@ -151,9 +156,12 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
             outputs.close()
     training = _record(job, bench, outcome, schedule, best, rendered, optimiser, length.steps)
     training |= tries.found
+    training["general"] = general and general.end(packed, job.micro)
     makes = "model" if job.merge or module.MAKES == "model" else "adapter"
     if group.rank == 0:
         _say_outcome(bench, outcome, best)
+        for line in said(training["general"]) if general else ():
+            bench.log(line)
         if makes == "model":
             _write_model(job, bench, decoder, rendered, module.MAKES == "adapter")
         else:
@@ -203,6 +211,19 @@ def _rows(job: Finetuning, bench: Bench) -> RenderedRows:
     for line in rendered.notes:
         bench.log(line)
     return rendered
+
+
+def _general(job: Finetuning, rendered: RenderedRows, packed: PackedHidden) -> GeneralText | None:
+    """Reads the general text in the rows' language with the model as it is; None where there is none."""
+    tokenizer, end_id = load_tokenizer(job.model), job.facts.get("end_id")
+    if end_id is None:
+        end_id = tokenizer.token_to_id(rendered.template.end)
+    window = min(256, packed.decoder.spec.context)
+    general = GeneralText(language_of(job.examples), tokenizer, int(end_id), window)
+    if not general:
+        return None
+    general.begin(packed, job.micro)
+    return general
 
 
 def _length(job: Finetuning, rows: Rows) -> Length:

@@ -24,6 +24,7 @@ def highlights(receipts: Iterable[Receipt]) -> dict[str, Any]:
         "classifier": None,
         "labels": None,
         "answers": None,
+        "general": None,
     }
     for receipt in receipts:
         if receipt.parent is not None:
@@ -45,6 +46,9 @@ def highlights(receipts: Iterable[Receipt]) -> dict[str, Any]:
             found["classifier"] = facts if judged else None
         if receipt.kind == "scores" and facts.get("labels"):
             found["labels"] = facts["labels"]
+        training = facts.get("training")
+        if isinstance(training, dict) and training.get("general"):
+            found["general"] = training["general"]
         if receipt.kind == "scores" and facts.get("examples"):
             found["answers"] = facts["examples"]
         if receipt.kind == "bundle" and isinstance(facts.get("files"), dict):

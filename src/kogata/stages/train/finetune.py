@@ -34,7 +34,8 @@ class Finetune(Stage):
     model. What follows in the recipe takes model and adapter together, or refuses.
 
     `batch` counts rows here. The held-out rows are looked at eight times; the weights that were best on them
-    are kept, and training ends early when they stay the best.
+    are kept, and training ends early when they stay the best. A fixed general text in the rows' language is
+    read before and after: what the model forgets shows there.
 
     Pays when: a model of your language exists and you have tens to tens of thousands of rows.
     Hurts when: rows are wrong or few: `kogata check` reads them first; below about 100, try a prompt.
@@ -247,7 +248,7 @@ class Finetune(Stage):
         budget = _least(self.time, share.seconds) if self.clocked(share) else None
         steps = self._steps(rows.rows, rows.tokens)
         before = costs.STAGE_SECONDS + costs.load_seconds(spec) + work.steps_before * first
-        before += trials.rate_seconds + trials.layer_seconds
+        before += trials.rate_seconds + trials.layer_seconds + 2 * costs.general_seconds(spec, machine)
         if budget is not None:
             steps = max(1, int((budget - before) / first))
             seconds = budget

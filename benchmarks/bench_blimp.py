@@ -1,5 +1,4 @@
 """Minimal pairs of English grammar (BLiMP) after an hour of training from scratch on all English text.
-
 The text: novels, dialogues, speeches, documentation and encyclopedia of the corpus folder; held out are its
 own held-out files. The pairs: every pair of every paradigm in the folder that `--blimp` names (the files of
 BLiMP, one paradigm each), chance is 0.5. Kogata runs as it comes within the time, everything counted.

@@ -254,10 +254,10 @@ def optimizer_for() -> tuple[str, str]:
 def lr_for(optimizer: str, batch: int, vocab_size: int, continued: bool) -> tuple[float, str]:
     """Chooses the peak learning rate of the blocks' matrices; it grows with the root of the batch."""
     small = vocab_size < SMALL_VOCABULARY
-    base = 0.014 if optimizer == "muon" else 0.006 if small else 0.002
+    base = 0.014 if optimizer != "adamw" else 0.006 if small else 0.002
     lr = base * (batch / 1024) ** 0.5 * (0.25 if continued else 1.0)
     reason = f"measured best at 1,024 tokens a step ({base:g}), times √(batch / 1,024)"
-    if small and optimizer != "muon":
+    if small and optimizer == "adamw":
         reason = f"measured best for a vocabulary of characters ({base:g} at 1,024), times √(batch / 1,024)"
     return round(lr, 6), reason + (", a quarter to go on with a trained model" if continued else "")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ from kogata.core.errors import DataError, RecipeError
 from kogata.core.recipe import Clock
 from kogata.core.stage import Bench
 from kogata.core.variants import Choice
+from kogata.engine import techniques
 from kogata.engine.checkpoint import load_checkpoint
 from kogata.engine.convert import load_decoder, save_decoder
 from kogata.engine.costs import head_gradient_flops
 from kogata.engine.heap import give_back, kept
 from kogata.engine.initialise import initialise_from_corpus
-from kogata.engine.loop import Outcome, Technique, Training, train
+from kogata.engine.loop import Outcome, Training, train
 from kogata.engine.objectives import LanguageModelling
 from kogata.engine.optimisers import build_optimiser, hold_gains
 from kogata.engine.parallel import Group
@@ -112,7 +113,8 @@ class Pretraining:
     precision: str = "fp32"
     """Of the products in training steps."""
     checkpoint_steps: int | None = None
-    techniques: tuple[Technique, ...] = ()
+    techniques: Mapping[str, Any] = field(default_factory=dict)
+    """By name, with their settings."""
 
 
 def pretrain(job: Pretraining, bench: Bench) -> dict[str, Any]:
@@ -155,7 +157,7 @@ def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
         sampler=sampler,
         optimiser=optimiser,
         schedule=schedule,
-        techniques=job.techniques,
+        techniques=techniques.make(job.techniques, decoder),
         group=group,
         heldout=_heldout(job, decoder),
         precision=job.precision,
@@ -182,6 +184,7 @@ def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
         "precision": job.precision,
         "corpus_start": corpus_start,
         "kernels": kernels,
+        "techniques": {name: settings.model_dump() for name, settings in job.techniques.items()},
         "processes": bench.world,
     }
     if isinstance(sampler, Learner):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from kogata.core.registry import registry
 from kogata.nn import mixers
 from kogata.nn.cache import Cache
+from kogata.nn.dropping import dropped
 from kogata.nn.linear import (
     FactorisedEmbedding,
     embedding,
@@ -46,14 +47,16 @@ class Block(nn.Module):
         after = spec.sandwich_norms
         self.mixer_after = AfterNorm(spec.width, eps=spec.norm_eps) if after else None
         self.ffn_after = AfterNorm(spec.width, eps=spec.norm_eps) if after else None
+        self.dropout = 0.0
+        """Share of what is added that is dropped, while a technique says so."""
 
     def forward(self, x: Tensor, place: Place, state: Any = None) -> Tensor:
         """Works on x [B, T, D]."""
         if self.mixer_after is not None and self.ffn_after is not None:
-            x = x + self.mixer_after(self.mixer(self.mixer_norm(x), place, state))
-            return x + self.ffn_after(self.ffn(self.ffn_norm(x)))
-        x = x + self.mixer(self.mixer_norm(x), place, state)
-        return x + self.ffn(self.ffn_norm(x))
+            x = x + dropped(self.mixer_after(self.mixer(self.mixer_norm(x), place, state)), self.dropout)
+            return x + dropped(self.ffn_after(self.ffn(self.ffn_norm(x))), self.dropout)
+        x = x + dropped(self.mixer(self.mixer_norm(x), place, state), self.dropout)
+        return x + dropped(self.ffn(self.ffn_norm(x)), self.dropout)
 
 
 class Decoder(nn.Module):
@@ -74,6 +77,8 @@ class Decoder(nn.Module):
         turned = spec.rotary_dim or spec.head_dim
         self.rope = Rope(turned, spec.rope_theta, spec.rope_scaling, spec.context, spec.local_rope_theta)
         self.loops = None if spec.sharing is None else Loops(spec, list(self.blocks))
+        self.depth: int | None = None
+        """Blocks in use while a model grows, counted from the first; None: all of them."""
         self.front: Any = None
         """What stands before every text (`nn/adapters/front.py`)."""
         if seed is not None:
@@ -126,7 +131,7 @@ class Decoder(nn.Module):
         x = self.embed(ids)
         states = [None] * self.spec.layers if cache is None else cache.states
         if self.loops is None:
-            for layer, block in enumerate(self.blocks):
+            for layer, block in enumerate(self.blocks[: self.depth]):
                 x = block(x, place, states[layer])
         else:
             x = self.loops.run(list(self.blocks), x, place, states)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from kogata.nn.attention._blocks import windowed_backward, windowed_forward
 from kogata.nn.attention.full import Mixer
 from kogata.nn.decoder import Block, Decoder
+from kogata.nn.dropping import dropped, mask_like
 from kogata.nn.kernels import MOST_HEAD, Kernels
 from kogata.nn.mixers import find
 from kogata.nn.place import Place
@@ -86,12 +87,13 @@ class FusedHidden:
         turn = cosine[:, 0, :half].contiguous(), sine[:, 0, half:].contiguous()
         x = decoder.embed(ids).view(batch * tokens, spec.width)
         place = Place(cosine, sine)
-        for layer, (block, whole) in enumerate(self.passes):
+        for layer, (block, whole) in enumerate(self.passes[: decoder.depth]):
             facts = _Facts(self.kernels, tokens, spec, turn if spec.has_rope(layer) else None)
+            facts.dropout = block.dropout
             mixer, ffn = block.mixer, block.ffn
             inner = ffn.gate_up if spec.ffn == "swiglu" else ffn.up
             if not whole:
-                mixed = mixer(block.mixer_norm(x.view(batch, tokens, -1)), place)
+                mixed = dropped(mixer(block.mixer_norm(x.view(batch, tokens, -1)), place), block.dropout)
                 x = _FeedForward.apply(x + mixed.view(x.shape), inner.weight, ffn.down.weight, facts)
                 continue
             facts.window = mixer.window if mixer.window is not None and mixer.window < tokens else None
@@ -112,6 +114,12 @@ class _Facts:
         self.ffn, self.ffn_width, self.eps = spec.ffn, spec.ffn_width, spec.norm_eps
         self.window: int | None = None
         """Tokens of a window shorter than the sequence."""
+        self.dropout = 0.0
+
+
+def _added(x: Tensor, a: Tensor, weight: Tensor, mask: Tensor | None) -> Tensor:
+    """Adds a · weightᵀ, what the mask drops left out."""
+    return torch.addmm(x, a, weight.t()) if mask is None else torch.addcmul(x, a @ weight.t(), mask)
 
 
 class _Norm(torch.autograd.Function):
@@ -135,17 +143,18 @@ class _FeedForward(torch.autograd.Function):
         h, inverse = k.rms_forward(x, facts.eps)
         u = h @ inner.t()
         a = k.gate_forward(facts.ffn, u, facts.ffn_width)
-        ctx.facts = facts
+        ctx.facts, ctx.mask = facts, mask_like(x, facts.dropout)
         ctx.save_for_backward(inner, down, h, inverse, u, a)
-        return torch.addmm(x, a, down.t())
+        return _added(x, a, down, ctx.mask)
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         g = outputs[0].contiguous()
         inner, down, h, inverse, u, a = ctx.saved_tensors
         k = ctx.facts.kernels
-        g_down = g.t() @ a
-        k.gate_backward(ctx.facts.ffn, u, g @ down)
+        kept = g if ctx.mask is None else g * ctx.mask
+        g_down = kept.t() @ a
+        k.gate_backward(ctx.facts.ffn, u, kept @ down)
         g_inner = u.t() @ h
         return k.rms_backward(u @ inner, h, inverse, g), g_inner, g_down, None
 
@@ -174,11 +183,13 @@ class _Block(torch.autograd.Function):
         else:
             attended, sums = windowed_forward(*_views(turned, z, facts), facts.window)
             y = attended.view(x.shape[0], -1)
-        x1 = torch.addmm(x, y, out.t())
+        first = mask_like(x, facts.dropout)
+        x1 = _added(x, y, out, first)
         h2, inverse2 = k.rms_forward(x1, facts.eps)
         u = h2 @ inner.t()
         a = k.gate_forward(facts.ffn, u, facts.ffn_width)
-        ctx.facts, ctx.gains = facts, gains
+        masks = first, mask_like(x, facts.dropout)
+        ctx.facts, ctx.gains, ctx.masks = facts, gains, masks
         ctx.save_for_backward(
             qkv,
             out,
@@ -197,7 +208,7 @@ class _Block(torch.autograd.Function):
             a,
             *sums,
         )
-        return x1.addmm_(a, down.t())
+        return x1.addmm_(a, down.t()) if masks[1] is None else x1.addcmul_(a @ down.t(), masks[1])
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -207,13 +218,15 @@ class _Block(torch.autograd.Function):
         attended, y, h2, inverse2, u, a, *sums = ctx.saved_tensors[9:]
         k = facts.kernels
         queries, keys, dim = facts.heads
-        g_down = g.t() @ a
-        k.gate_backward(facts.ffn, u, g @ down)
+        kept = g if ctx.masks[1] is None else g * ctx.masks[1]
+        g_down = kept.t() @ a
+        k.gate_backward(facts.ffn, u, kept @ down)
         g_inner = u.t() @ h2
         g1 = k.rms_backward(u @ inner, h2, inverse2, g)
-        g_out = g1.t() @ y
+        kept = g1 if ctx.masks[0] is None else g1 * ctx.masks[0]
+        g_out = kept.t() @ y
         rows = g.shape[0]
-        gy = (g1 @ out).view(rows // facts.tokens, facts.tokens, queries, dim)
+        gy = (kept @ out).view(rows // facts.tokens, facts.tokens, queries, dim)
         if facts.window is None:
             dq, dk, dv = _backward(gy.transpose(1, 2), *_views(turned, z, facts), attended, *sums, 0.0, True)
         else:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from kogata.core.amounts import Cost, Forecast, Seconds, format_count, format_seconds
+from kogata.core.amounts import Cost, Forecast, Seconds, format_count
 from kogata.core.artifact import Kind
+from kogata.core.choices import Choices
 from kogata.core.errors import RecipeError
 from kogata.core.receipt import Machine
 from kogata.core.shape import Count, ModelShape, Precision
@@ -25,6 +26,10 @@ class Curriculum(Choice, folder="engine.curriculum"):
 
 class Sampling(Choice, folder="engine.samplers"):
     """Which text is sampled, and how much it counts."""
+
+
+class Techniques(Choices, folder="engine.techniques"):
+    """What acts on the model while it trains."""
 
 
 class Pretrain(Stage):
@@ -60,7 +65,7 @@ class Pretrain(Stage):
     model: ModelShape = Field(
         default_factory=ModelShape, description="the shape of a model made from scratch"
     )
-    optimizer: Literal["auto", "muon", "adamw"] = Field(
+    optimizer: Literal["auto", "muon", "normuon", "adamw"] = Field(
         default="auto", description="what trains the blocks' matrices; embedding, head and vectors have AdamW"
     )
     lr: Literal["auto"] | Annotated[float, Field(gt=0, le=10)] = Field(
@@ -96,6 +101,10 @@ class Pretrain(Stage):
     sampling: Sampling = Field(
         default_factory=lambda: Sampling.of("proportional"), description="what text, and how much it counts"
     )
+    techniques: Techniques | None = Field(
+        default=None,
+        description="what acts on the model while it trains: a list of names, or names with their settings",
+    )
     checkpoint_every: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto", description="steps between checkpoints; auto: every half minute"
     )
@@ -130,7 +139,7 @@ class Pretrain(Stage):
 
     def resolve(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Resolved:
         """Chooses shape, context, batch, learning rate and length from time, data and machine."""
-        from kogata.engine import autosize, compiling, precision
+        from kogata.engine import autoshape, autosize, compiling, precision, techniques
         from kogata.engine.curriculum import check_measure
         from kogata.engine.samplers import check_pair
 
@@ -166,8 +175,16 @@ class Pretrain(Stage):
             )
         spec = given
         if spec is None:
-            shape, reason = self._shape(
-                tokens["vocab_size"], train["tokens"], context, batch, seconds, machine, form
+            shape, reason = autoshape.choose(
+                self.model,
+                tokens["vocab_size"],
+                context,
+                batch,
+                seconds=seconds,
+                steps=self._steps(batch, train["tokens"]),
+                machine=machine,
+                tables_every=self._tables_every,
+                precision=form,
             )
             extras = autosize.Extras.of(self.model)
             spec = autosize.spec_of(self.model.family, shape, tokens["vocab_size"], context, extras)
@@ -190,6 +207,7 @@ class Pretrain(Stage):
             changes["curriculum"], reasons["curriculum"] = curriculum, sentence_of(curriculum.variant)
         check_pair(curriculum, self.sampling, "train.pretrain")
         check_measure(curriculum, tokens, "train.pretrain")
+        techniques.check(self._techniques(), spec, "train.pretrain")
         if self.checkpoint_every == "auto":
             reasons["checkpoint_every"] = "half a minute's work is the most a kill can cost"
         stage = self.model_copy(update=changes)
@@ -202,49 +220,9 @@ class Pretrain(Stage):
             stage = stage.model_copy(update={"compile": True}) if pays else stage
         return Resolved(stage=stage, reasons=reasons)
 
-    def _shape(
-        self,
-        vocab_size: int,
-        train_tokens: int,
-        context: int,
-        batch: int,
-        seconds: float | None,
-        machine: Machine,
-        precision: str,
-    ) -> tuple[Any, str]:
-        from kogata.engine import autosize
-
-        asked = self.model
-        family, tied, extras = asked.family, bool(asked.tied), autosize.Extras.of(asked)
-        if asked.layers is not None and asked.width is not None:
-            shape = autosize.shape_of(family, asked.layers, asked.width, tied)
-            heads = asked.heads or shape.heads
-            return autosize.Shape(
-                layers=asked.layers,
-                width=asked.width,
-                heads=heads,
-                kv_heads=asked.kv_heads or heads,
-                ffn_width=asked.ffn_width or shape.ffn_width,
-                tied=tied,
-            ), ""
-        if asked.parameters != "auto":
-            shape = autosize.by_parameters(family, vocab_size, tied, context, asked.parameters, extras)
-            return shape, "as asked"
-        if seconds is not None or self._steps(batch, train_tokens) is None:
-            budget = autosize.DEFAULT_SECONDS if seconds is None else seconds
-            sizes, more = (family, vocab_size, tied, context), (extras, self._tables_every, precision)
-            shape, seen = autosize.by_time(*sizes, batch, budget, machine, *more)
-            reason = f"sees about {format_count(seen)} tokens in {format_seconds(budget)}"
-        else:
-            seen = (self._steps(batch, train_tokens) or 1) * batch
-            shape = autosize.by_tokens(family, vocab_size, tied, context, seen, extras)
-            reason = f"sees {format_count(seen)} tokens"
-        said = f"{shape.layers} layers of width {shape.width}, the largest that is well taught: it {reason}"
-        return shape, said
-
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
         """States the model's facts and what its training will take."""
-        from kogata.engine import autosize, compiling, costs
+        from kogata.engine import autosize, compiling, costs, techniques
         from kogata.engine.curriculum import measuring_bytes, measuring_seconds
 
         tokens = _tokens_facts(facts)
@@ -262,7 +240,7 @@ class Pretrain(Stage):
         step = costs.step_cost(spec, machine, **parts)
         start = self.corpus_start and not spec.tied and not facts.get("model")
         ratio, price = compiling.forecast(spec, machine, self.compile, self.curriculum, self.context)
-        each = step.seconds * ratio
+        each = step.seconds * ratio * techniques.cost_of(self._techniques(), spec)
         before = (
             price + machine.paced(costs.STAGE_SECONDS) + measuring_seconds(self.curriculum, train["tokens"])
         )
@@ -275,6 +253,7 @@ class Pretrain(Stage):
         assert steps is not None
         seconds = budget if budget is not None else before + steps * each
         peak = costs.peak_bytes(spec, micro=micro, muon=muon, processes=share.processes, corpus_start=start)
+        peak += share.processes * techniques.held_by(self._techniques(), spec)
         measuring = measuring_bytes(self.curriculum, train["tokens"], self.context)
         if measuring:
             held = costs.TORCH_BYTES + costs.state_bytes(spec, muon) + measuring
@@ -307,20 +286,24 @@ class Pretrain(Stage):
         disk = size + 2 * costs.state_bytes(spec, muon)
         return Forecast(facts=made, cost=cost, disk_bytes=disk, advice=advice)
 
+    def _techniques(self) -> dict[str, Any]:
+        return {} if self.techniques is None else self.techniques.chosen
+
     def _tables_every(self, spec: ModelSpec) -> int:
         from kogata.engine import autosize
 
         return autosize.tables_every_for(spec, self.tables_every, self.corpus_start)[0]
 
     def _spec(self, facts: Mapping[str, Facts | None]) -> ModelSpec:
-        from kogata.engine import autosize
+        from kogata.engine import autoshape, autosize
 
         given = _given_spec(facts)
         if given is not None:
             return given
-        shape, _ = self._shape(_tokens_facts(facts)["vocab_size"], 0, 256, 1, 1.0, Machine(), "fp32")
         assert isinstance(self.context, int)
         vocab_size, extras = _tokens_facts(facts)["vocab_size"], autosize.Extras.of(self.model)
+        sizes: dict[str, Any] = {"machine": Machine(), "tables_every": self._tables_every}
+        shape, _ = autoshape.choose(self.model, vocab_size, 256, 1, seconds=1.0, steps=None, **sizes)
         return autosize.spec_of(self.model.family, shape, vocab_size, self.context, extras)
 
     def run(self, given: Given, bench: Bench) -> Facts:
@@ -355,6 +338,7 @@ class Pretrain(Stage):
             precision=self.precision,
             curriculum=None if self.curriculum == "auto" else self.curriculum,
             sampling=self.sampling,
+            techniques=self._techniques(),
             checkpoint_steps=None if self.checkpoint_every == "auto" else self.checkpoint_every,
         )
         return pretrain(job, bench)

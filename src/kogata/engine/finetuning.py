@@ -119,10 +119,8 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
     ready = made(settings)
     decoder, tuning, work, packed = ready.decoder, ready.tuning, ready.work, ready.packed
     outputs = _kept_outputs(job, bench, packed, rows, tuning.first, length, group)
-    lr = job.lr
-    if lr is None:
-        with products_in(job.precision):
-            lr = tries.rate(ready, usual)
+    with products_in(job.precision):
+        lr = tries.rate(ready, usual) if job.lr is None else job.lr
     optimiser = build_optimiser(tuning, lr, job.weight_decay)
     best = None
     schedule: Any = length.schedule(bench, spec, began)
@@ -361,6 +359,7 @@ def _record(
         "template": rendered.template.source,
         "hold": job.form.hold,
         "recompute": job.form.recompute,
+        "precision": job.precision,
         "processes": bench.world,
         "heldout": None,
     }
@@ -388,8 +387,7 @@ def _say_outcome(bench: Bench, outcome: Outcome, best: KeepBest | None) -> None:
 
 def _write_model(job: Finetuning, bench: Bench, decoder: Any, rendered: RenderedRows, adapter: bool) -> None:
     if adapter:
-        rows = rendered.train
-        ids = torch.from_numpy(rows.ids[: min(MERGE_TOKENS, len(rows.ids))].astype("int64"))[None]
+        ids = torch.from_numpy(rendered.train.ids[:MERGE_TOKENS].astype("int64"))[None]
         gap = merge_checked(decoder, ids.to(bench.device))
         bench.log(f"merged: logits differ by {gap:.1e} of their size")
     save_decoder(decoder.cpu(), bench.out, tokenizer_files_from=job.model)

@@ -342,7 +342,7 @@ def test_doctor_looks_without_changing(call: Call, fresh_home: Path, monkeypatch
 
     found = {"device": "cpu", "gemm_flops": 1.84e11, "gemm_small_flops": 1e11, "stream_bytes": 1.7e10,
              "text_bytes": 1.6e6, "cpu_share": 0.99}  # fmt: skip
-    monkeypatch.setattr(machine, "_probe", lambda cores, device: found)
+    monkeypatch.setattr(machine, "_probe", lambda cores, device, bf16: found)
     code, out, _ = call("doctor", "--json")
     checks = {check["name"]: check for check in json.loads(out)}
     assert {"python", "torch", "llama.cpp", "C++ compiler", "memory", "store"} <= set(checks)
@@ -356,7 +356,7 @@ def test_doctor_says_when_the_computer_cannot_be_measured(
 ) -> None:
     from kogata.runtime import machine
 
-    def torchless(cores: int, device: str) -> Any:
+    def torchless(cores: int, device: str, bf16: bool) -> Any:
         raise EnvironmentProblem("torch is not installed", remedy="install Kogata with its dependencies")
 
     monkeypatch.setattr(machine, "_probe", torchless)

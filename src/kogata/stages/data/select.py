@@ -76,7 +76,7 @@ class Select(Stage):
     [coreset.json:pools.junk.verdict.target.time_share:.0%] of the time; without a target +0.080
     [coreset.json:pools.junk.verdict.no_target.against_full.mean:+.3f]; by chance +0.105
     [coreset.json:pools.junk.verdict.random.against_full.mean:+.3f]. Without the junk +0.011
-    [coreset.json:pools.clean.verdict.target.against_full.mean:+.3f], +0.074
+    [coreset.json:pools.clean.verdict.target.against_full.mean:+.3f], +0.075
     [coreset.json:pools.clean.verdict.no_target.against_full.mean:+.3f], +0.109
     [coreset.json:pools.clean.verdict.random.against_full.mean:+.3f].
     """

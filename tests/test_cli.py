@@ -69,6 +69,9 @@ def test_the_release_is_told(call: Call) -> None:
     assert call("--version") == (0, f"kogata {__version__}\n", "")
 
 
+QUICKSTART = Path(__file__).resolve().parents[1] / "examples" / "quickstart.yaml"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -87,6 +90,11 @@ def test_the_release_is_told(call: Call) -> None:
         (["run", "missing.yaml"], ["missing.yaml"]),
         (["report", "missing"], ["not a run's folder", "missing"]),
         (["stages", "data.raed"], ["data.read"]),
+        (["plan", str(QUICKSTART), "--set", "n_embd=64"], ["did you mean 'train.pretrain.model.width'?"]),
+        (
+            ["plan", str(QUICKSTART), "--set", "vocab_size=20"],
+            ["too small for single bytes", "--set vocab_size=20", "at least 257", "method: characters"],
+        ),
         (["new", "quikstart"], ["did you mean 'quickstart'?"]),
         (["new", "--data", "nowhere/*.txt"], ["nowhere/*.txt"]),
     ],

@@ -167,8 +167,7 @@ class Finetune(Stage):
         counted = self.steps is not None or self.tokens is not None or self.epochs is not None
         if not counted and not self.clocked(share):
             rows = int(((examples.get("splits") or {}).get("train") or {}).get("examples") or 0)
-            epochs = 5.0 if rows < FEW_ROWS else 3.0 if rows < MANY_ROWS else 1.0
-            changes["epochs"] = epochs
+            changes["epochs"] = 5.0 if rows < FEW_ROWS else 3.0 if rows < MANY_ROWS else 1.0
             reasons["epochs"] = f"{rows:,} rows; the best weights on held-out rows are kept"
         if self.warmup == "auto":
             reasons["warmup"] = "a twentieth of the steps"

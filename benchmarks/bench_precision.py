@@ -73,7 +73,7 @@ def compare(folder: Path, name: str, job: list[Any], stage: str, seeds: int) -> 
     for row, form in zip(found["rows"], ("fp32", "bf16"), strict=True):
         trained = []
         for place in found["folders"][row["variant"]]:
-            receipts = read_receipts(Path(found["path"]) / place)
+            receipts = read_receipts(folder / found["path"] / place)
             trained.append(next(item for item in receipts if item.stage == stage).facts["training"])
         arms[form] = {
             "measures": {key: value["values"] for key, value in row["measures"].items()},

@@ -119,7 +119,8 @@ def _speed() -> Check:
     except KogataError as error:
         return Check(name="speed", state="bad", found=error.what, remedy=error.remedy or "")
     machine = profile.machine
-    rates = {"products": (machine.gemm_flops, "FLOP/s"), "in bf16": (machine.bf16_flops, "FLOP/s"), "copying": (machine.stream_bytes, "B/s"),
+    rates = {"products": (machine.gemm_flops, "FLOP/s"), "in bf16": (machine.bf16_flops, "FLOP/s"),
+             "copying": (machine.stream_bytes, "B/s"),
              "text on one core": (machine.text_bytes, "B/s")}  # fmt: skip
     found = ", ".join(f"{name} {format_count(rate)}{unit}" for name, (rate, unit) in rates.items() if rate)
     if profile.busy:

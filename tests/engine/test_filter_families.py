@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 from pathlib import Path
@@ -34,6 +35,7 @@ LONG_JAPANESE = (
     "そして朴歯の高下駄で天城を登って来たのだった。重なり合った山々や原生林や深い渓谷の秋に見惚れた。"
     "折れ曲った急な坂道を駈け登り、ようやく峠の北口の茶屋に辿りついてほっとした。"
 )
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "data"
 WEB = ["gopher_quality", "gopher_repetition", "c4", "fineweb"]
 ASIDES = "\n".join(
     f"Item number {n}: see also the page of {n} and its notes for the rest." for n in range(30)
@@ -240,6 +242,44 @@ def test_classifier_keeps_what_is_like_the_named_texts(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="too little text"):
         rules = {"classifier": {"positives": str(tmp_path / "few.txt")}}
         list(Filter.model_validate({"rules": rules}).each([*bad, *good], Account()))
+
+
+SHOP = (
+    "Add to cart|In stock, ships in 24 hours|Free shipping on orders over $50|Sign in to see your price|"
+    "Customers also bought|Best seller|Size: S M L XL|Color: black|4.5 out of 5 stars|See all reviews|"
+    "Copyright 2019 All rights reserved|Follow us on Twitter|Share this page|Next page|Buy 2 get 1 free"
+).split("|")
+MISE = (
+    "カートに入れる|送料無料|在庫あり|会員登録はこちら|ログイン|お気に入りに追加|ポイント10倍|ランキング1位|"
+    "レビューを見る|商品番号|税込価格|前のページへ|次のページへ|特定商取引法の表示"
+).split("|")
+
+
+def packed(name: str) -> str:
+    return gzip.decompress((EXAMPLES / name).read_bytes()).decode()
+
+
+def test_classifier_has_edited_texts_of_its_own_for_english_and_japanese() -> None:
+    chance = random.Random(5)
+    novel = packed("novels-heldout/Trollope_Warden_1855.txt.gz")
+    works = [json.loads(work) for work in packed("aozora-heldout/works.jsonl.gz").split("\n") if work]
+    stories = "".join(work["text"] for work in works)
+    good = [Document(f"good{at}", novel[at * 4000 : at * 4000 + 2500]) for at in range(80)]
+    good += [Document(f"good{80 + at}", stories[at * 1700 : at * 1700 + 1200]) for at in range(30)]
+    bad = [Document(f"bad{at}", "\n".join(chance.choices(SHOP, k=60))) for at in range(80)]
+    bad += [Document(f"bad{at}", "\n".join(chance.choices(MISE, k=100))) for at in range(80, 110)]
+    german = "Alle Menschen sind frei und gleich an Würde und Rechten geboren und mit Vernunft begabt. "
+    others = [Document(f"de{at}", german * 20) for at in range(5)]
+    account = Account()
+    stage = Filter.model_validate(
+        {"rules": {"classifier": {"keep": 0.5}}, "max_top_ngram": None, "max_repeated_ngrams": None,
+         "max_repeated_lines": None, "max_symbols": None}
+    )  # fmt: skip
+    kept = {document.id for document in stage.each([*bad, *good, *others], account)}
+    assert account.reasons == {"classifier.keep 0.5": 110}, "what is in another language is not judged"
+    assert sum(name.startswith("good") for name in kept) >= 107 and len(kept) == 115
+    with pytest.raises(DataError, match="no edited texts for the languages"):
+        list(stage.each(others * 10, Account()))
 
 
 def test_learning_waits_for_training_text_and_judges_what_comes_after(

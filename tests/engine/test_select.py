@@ -14,6 +14,7 @@ from kogata.core.artifact import Document
 from kogata.core.errors import DataError
 from kogata.core.registry import registry
 from kogata.engine.ngrams import units_of
+from kogata.engine.select import _pool
 from kogata.engine.select._features import buckets_of, sums_of
 from kogata.engine.select._ngram_model import NgramModel
 from kogata.engine.select._pool import Pool
@@ -161,3 +162,59 @@ def test_choose_takes_the_best_that_fit() -> None:
     assert choose(scores, sizes, 24).sum() == 2 and choose(scores, sizes, 26).sum() == 3
     assert choose(scores, sizes, 1).tolist() == [True] + [False] * 5, "at least one"
     assert choose(scores, sizes, 1e9).sum() == 4, "what is ruled out goes though there is room"
+
+
+# Several processes, a cluster, a kill
+
+SPREAD = ["dsir", "classifier", "perplexity", "prior", "representative"]
+
+
+def recorded(asked: list[str]) -> Any:
+    def spread(make: Any, batches: Any, seconds: float, late: Any) -> Any:
+        work = make()
+        for batch in batches:
+            asked.append(type(make.work.step).__name__)
+            yield work(batch)
+
+    return spread
+
+
+@pytest.mark.parametrize("name", SPREAD)
+def test_a_cluster_scores_the_same(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_pool, "BATCH_CHARACTERS", 4000)
+    pool, _ = pool_of(tmp_path, SEA, UMI)
+    asked: list[str] = []
+    there, _ = pool_of(tmp_path, SEA, UMI, spread=recorded(asked))
+    assert np.array_equal(scored(name, pool), scored(name, there))
+    assert asked and len(asked) % len(list(pool.batches())) == 0
+
+
+@pytest.mark.timeout(300)
+def test_several_processes_score_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_pool, "BATCH_CHARACTERS", 4000)
+    pool, _ = pool_of(tmp_path, SEA, KEIYAKU)
+    two, _ = pool_of(tmp_path, SEA, KEIYAKU, processes=2)
+    assert np.array_equal(scored("representative", pool), scored("representative", two))
+
+
+@pytest.mark.parametrize("name", SPREAD)
+def test_a_kill_costs_at_most_a_shard_of_scores(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_pool, "BATCH_CHARACTERS", 4000)
+    monkeypatch.setattr(_pool, "SHARD_GROUPS", 2)
+    pool, _ = pool_of(tmp_path, SEA, UMI)
+    whole, asked = scored(name, pool), []
+    first, _ = pool_of(tmp_path, SEA, UMI, spread=recorded(asked))
+    first.folder = tmp_path / "kept"
+    assert np.array_equal(scored(name, first), whole)
+    groups = len(list(pool.batches()))
+    passes = sorted((tmp_path / "kept").iterdir())
+    assert groups >= 4 and len(asked) == groups * len(passes)
+    # As a kill in the last pass leaves it: one shard of two groups.
+    for path in sorted(passes[-1].glob("shard-*"))[1:]:
+        path.unlink()
+    del asked[:]
+    again, _ = pool_of(tmp_path, SEA, UMI, spread=recorded(asked))
+    again.folder = tmp_path / "kept"
+    assert np.array_equal(scored(name, again), whole) and len(asked) == groups - 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -114,6 +115,29 @@ def test_what_is_no_page_has_its_reason(tmp_path: Path, record: bytes, reason: s
     pages, account = read(tmp_path, record + response(page(), url="http://example.org/last"), "a.warc")
     assert pages[-1].url.endswith("/last") and len(pages) == 1 + (reason == "URL seen before")
     assert account.reasons == {reason: 1}
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_page_of_a_hundred_megabytes_is_passed_over_without_holding_it(
+    tmp_path: Path, chunked: bool
+) -> None:
+    size = 100 * 2**20
+    body = b"<p>" + b"a" * size
+    headers = "Content-Type: text/html"
+    if chunked:
+        body = f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
+        headers += "\r\nTransfer-Encoding: chunked"
+    path = tmp_path / "a.warc.gz"
+    last = gzip.compress(response(page(), url="http://example.org/last"))
+    path.write_bytes(gzip.compress(response(body, headers=headers), 1) + last)
+    del body
+    account = Account()
+    tracemalloc.start()
+    (found,) = pages_of([InputFile(path, "a.warc.gz")], 2_000_000, account, named=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.url.endswith("/last") and account.reasons == {"page too large": 1}
+    assert peak < size / 4
 
 
 def test_wet_is_text_and_requests_are_nothing(tmp_path: Path) -> None:

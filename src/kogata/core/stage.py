@@ -87,6 +87,8 @@ class Account:
     examples_kept: int = 3
     bench: Bench | None = None
     """Of the run, where there is one: a stage may keep what a kill must not cost in its `checkpoints`."""
+    label: str = ""
+    """Of the stage in the recipe: neighbours that run in one pass share the bench."""
 
     def keep(self, document: Document) -> Document:
         """Counts a document as kept and returns it."""

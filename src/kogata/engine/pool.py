@@ -94,6 +94,25 @@ def through(
             helper.end()
 
 
+def paired(
+    items: Iterable[Any], work: Work, processes: int, spread: Spread | None = None, batch: int | None = None
+) -> Generator[tuple[Any, Any]]:
+    """Yields each item with what becomes of it, in order; arguments as of `through`."""
+    sent: deque[Any] = deque()
+
+    def noted() -> Generator[Any]:
+        for item in items:
+            sent.append(item)
+            yield item
+
+    found = through(noted(), work, processes, spread, batch)
+    try:
+        for outcome in found:
+            yield sent.popleft(), outcome
+    finally:
+        found.close()
+
+
 @dataclass(frozen=True)
 class Batches:
     """What a process of a cluster does; plain values only."""

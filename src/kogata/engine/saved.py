@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
-from kogata.engine.pool import Spread, Work, through
+from kogata.engine.pool import Spread, Work, paired
 
 SHARD_ITEMS = 200
 SHARD_CHARACTERS = 2**24
@@ -44,6 +43,7 @@ def through_and_saved(
     folder: Path,
     spread: Spread | None = None,
     batch: int | None = None,
+    shard: int | None = None,
 ) -> Generator[tuple[Any, Any]]:
     """Yields each item and what becomes of it, in order; what the folder knows of before is not done again.
 
@@ -57,6 +57,7 @@ def through_and_saved(
         folder: where shards are kept.
         spread: hands batches to a cluster instead.
         batch: items sent at a time.
+        shard: items written at a time.
     """
     folder.mkdir(parents=True, exist_ok=True)
     stream = iter(items)
@@ -65,8 +66,8 @@ def through_and_saved(
     digests: list[int] = []
     made: list[Any] = []
     same = True
-    while same and (shard := _read(folder, number, work)) is not None:
-        for digest, outcome in shard:
+    while same and (known := _read(folder, number, work)) is not None:
+        for digest, outcome in known:
             item = next(stream, None)
             if item is None or work.digest(item) != digest:
                 stream = chain([] if item is None else [item], stream)
@@ -78,25 +79,23 @@ def through_and_saved(
         if same:
             number, digests, made = number + 1, [], []
     _forget(folder, number)
-    sent: deque[Any] = deque()
 
     def noted() -> Iterator[Any]:
         for item in stream:
             digests.append(work.digest(item))
-            sent.append(item)
             yield item
 
     characters = sum(map(work.size, made))
-    found = through(noted(), work, processes, spread, batch)
+    found = paired(noted(), work, processes, spread, batch)
     try:
-        for outcome in found:
+        for item, outcome in found:
             made.append(outcome)
             characters += work.size(outcome)
-            if len(made) >= SHARD_ITEMS or characters >= SHARD_CHARACTERS:
+            if len(made) >= (shard or SHARD_ITEMS) or characters >= SHARD_CHARACTERS:
                 _write(folder, number, digests[: len(made)], made, work)
                 del digests[: len(made)]
                 number, made, characters = number + 1, [], 0
-            yield sent.popleft(), outcome
+            yield item, outcome
     finally:
         found.close()
         if made:

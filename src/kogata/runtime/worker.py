@@ -229,8 +229,8 @@ def _run_documents(
             documents = read_documents(Path(row["path"]))
     timers: list[_Timer] = []
     counts: list[Account] = []
-    for stage in stages:
-        account = Account(bench=bench)
+    for label, stage in zip(labels, stages, strict=True):
+        account = Account(bench=bench, label=label)
         upstream = _watch(documents, bench)
         timer = _Timer(stage.each(upstream, account))
         timers.append(timer)

@@ -15,6 +15,7 @@ from kogata.core.artifact import Document
 from kogata.core.errors import DataError, Stopped
 from kogata.core.receipt import Machine
 from kogata.core.stage import Account, Share
+from kogata.engine.dedup import minhash
 from kogata.engine.text import read_corpus
 from kogata.stages.data.dedup import Dedup
 
@@ -58,6 +59,10 @@ def test_heldout_documents_are_never_removed_and_late_copies_are_told() -> None:
     assert account.extra == {"held_out_copies_left_in_train": 2}
 
 
+JAPANESE = (
+    "道がつづら折りになって、いよいよ天城峠に近づいたと思う頃、雨脚が杉の密林を白く染めながら、"
+    "すさまじい早さで麓から私を追って来た。私は二十歳、高等学校の制帽をかぶっていた。"
+)
 CORPUS = [
     Document("t", "The test text, of some length, that nobody has to train on at all.", "test"),
     Document("h", "それは held text.", "heldout"),
@@ -155,6 +160,43 @@ def test_a_stop_costs_no_more_than_a_shard_and_changes_nothing(looks: int, tmp_p
         assert (bench.out / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.timeout(300)
+def test_several_processes_and_a_cluster_leave_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near = [
+        Document(f"n{at}", f"{at} " + " ".join(f"word{at // 3}x{w}" for w in range(60))) for at in range(30)
+    ]
+    documents = [*CORPUS, *near, Document("ja", JAPANESE), Document("ja2", JAPANESE + "それだけである。")]
+    given = {"corpus": corpus_of(tmp_path / "corpus", documents, shard_bytes=4000), "earlier": None}
+    methods = ["heldout", "exact", {"minhash": {"threshold": 0.7}}, {"lines": {"within": "corpus"}}]
+    monkeypatch.setattr(minhash, "BYTES_PER_KEY", 2**15)  # so that a band's keys come in several parts
+
+    def made(folder: Path, processes: int | str, spread: Any = None) -> tuple[dict[str, bytes], Any]:
+        stage = Dedup.model_validate({"methods": methods, "memory": "1MiB", "processes": processes})
+        bench = data_bench(folder)
+        bench.spread = spread
+        facts = stage.run(given, bench)
+        return {path.name: path.read_bytes() for path in sorted(bench.out.iterdir())}, facts
+
+    asked: list[tuple[str, int]] = []
+
+    def spread(make: Any, batches: Any, seconds: float, late: Any) -> Any:
+        work = make()
+        for batch in batches:
+            asked.append((type(batch[0]).__name__, len(batch)))
+            yield work(batch)
+
+    one = made(tmp_path / "one", 1)
+    assert one[1]["accounts"]["the stage"]["reasons"]["near-duplicate"] >= 20
+    assert made(tmp_path / "two", 2) == one
+    assert made(tmp_path / "ray", "ray", spread) == one
+    shards = len(list(given["corpus"].path.glob("*.zst")))
+    bands = one[1]["accounts"]["the stage"]["extra"]["minhash"]["bands"]
+    parts = -(-len(documents) * 2**15 // 2**20)
+    assert parts > 1 and asked == [("Task", 1)] * shards + [("tuple", 1)] * (bands * parts * 8)
+
+
 def test_what_an_earlier_corpus_holds_is_left_out(tmp_path: Path) -> None:
     long = " ".join(f"word{at}" for at in range(80))
     earlier = corpus_of(tmp_path / "old", [Document("old1", "Only  here."), Document("old2", long)])
@@ -188,6 +230,21 @@ def test_methods_decide_whether_it_streams(tmp_path: Path) -> None:
         Dedup.model_validate({"methods": ["exact", "exact"]})
     with pytest.raises(ValidationError, match="did you mean 'minhash'"):
         Dedup.model_validate({"methods": ["min_hash"]})
+
+
+def test_much_text_takes_more_processes() -> None:
+    facts = {"corpus": {"splits": {"train": {"documents": 10**5, "bytes": 10**9, "characters": 1}}}}
+    near = Dedup.model_validate({"methods": ["minhash"]})
+    resolved = near.resolve(facts, Machine(cores=4), Share(memory_bytes=2**33))
+    assert isinstance(resolved.stage, Dedup) and resolved.stage.processes == 4
+    assert resolved.stage.resolve(facts, Machine(cores=2), Share()).stage == resolved.stage
+    more, alone = (
+        stage.forecast({**facts, "earlier": None}, Machine(cores=4), Share()).cost
+        for stage in (resolved.stage, Dedup.model_validate({"methods": ["minhash"], "processes": 1}))
+    )
+    assert (more.seconds or 0) < (alone.seconds or 0) and more.cpu_seconds == alone.cpu_seconds
+    assert (more.peak_bytes or 0) > (alone.peak_bytes or 0)
+    assert Dedup().resolve(facts, Machine(cores=4), Share()).reasons["processes"].startswith("1: documents")
 
 
 def test_forecast_counts_notes_and_the_memory_given() -> None:

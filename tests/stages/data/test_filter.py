@@ -6,13 +6,17 @@ import gzip
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
+from dedup_bench import data_bench
 
 from kogata.core.artifact import Document
 from kogata.core.errors import DataError
 from kogata.core.receipt import Machine
 from kogata.core.stage import Account, Share
+from kogata.engine import saved
+from kogata.engine.filters import _judge
 from kogata.stages.data.filter import Filter
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples" / "data"
@@ -138,3 +142,96 @@ def test_the_forecast_hands_the_facts_on() -> None:
     }
     told = Filter().forecast({"corpus": facts}, Machine(), Share())
     assert told.facts == facts and told.cost.seconds is not None and 0.5 < told.cost.seconds < 3
+
+
+# Several processes, a cluster, a kill
+
+
+def many() -> list[Document]:
+    """Documents of which every rule that is asked for takes some, and held-out ones in between."""
+    made = []
+    for at in range(150):
+        text = f"Number {at}. {GOOD}" if at % 3 else f"{at}番目。{JAPANESE}"
+        if at % 7 == 0:
+            text = "Too short."
+        if at % 11 == 0:
+            text += "\nHome\nWe use cookies on this page"
+        made.append(Document(str(at), text, "heldout" if at % 50 == 9 else "train"))
+    return made
+
+
+def filtered(**more: Any) -> tuple[list[Document], Account]:
+    account = Account(**more.pop("account", {}))
+    rules = {"c4": {"min_sentences": None}, "prior": {"keep": 0.9}}
+    stage = Filter.model_validate({"rules": rules, **more})
+    return list(stage.each(many(), account)), account
+
+
+@pytest.mark.timeout(300)
+def test_several_processes_and_a_cluster_judge_as_one(tmp_path: Path) -> None:
+    one, counted = filtered(processes=1)
+    assert len(counted.reasons) == 3 and counted.extra["lines_taken_out"]
+    two, again = filtered(processes=2)
+    assert two == one and again.to_dict() == counted.to_dict()
+    bench, asked = data_bench(tmp_path), []
+
+    def spread(make: Any, batches: Any, seconds: float, late: Any) -> Any:
+        work = make()
+        for batch in batches:
+            asked.append(len(batch))
+            yield work(batch)
+
+    bench.spread = spread
+    there, told = filtered(processes="ray", account={"bench": bench})
+    assert there == one and told.to_dict() == counted.to_dict()
+    assert asked == [64, 64, 22], "what is learned is judged here"
+
+
+def test_a_kill_costs_at_most_a_shard_of_judging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saved, "SHARD_ITEMS", 40)
+    whole, counted = filtered(processes=1)
+    judged: list[str] = []
+    judge = _judge.judge
+
+    def spied(families: Any, document: Document) -> Any:
+        judged.append(document.id)
+        return judge(families, document)
+
+    monkeypatch.setattr(_judge, "judge", spied)
+    bench = data_bench(tmp_path)
+    stage = Filter.model_validate({"rules": {"c4": {"min_sentences": None}}, "processes": 1})
+    begun = stage.each(many(), Account(bench=bench, label="f"))
+    for _ in range(90):
+        next(begun)
+    # Killed here: what a process would still write in leaving is not there.
+    done = {path: path.read_bytes() for path in (bench.checkpoints / "f-rules").iterdir()}
+    begun.close()
+    for path in (bench.checkpoints / "f-rules").iterdir():
+        if path not in done:
+            path.unlink()
+    del judged[:]
+    rules = {"c4": {"min_sentences": None}, "prior": {"keep": 0.9}}
+    stage = Filter.model_validate({"rules": rules, "processes": 1})
+    account = Account(bench=bench, label="f")
+    assert list(stage.each(many(), account)) == whole and account.to_dict() == counted.to_dict()
+    by_rules = judged[: judged.index("149") + 1]
+    assert len(done) == 2 and by_rules == [str(at) for at in range(80, 150)]
+    # Other text under the same name is judged anew.
+    del judged[:]
+    changed = [Document(document.id, document.text + " And more of it.") for document in many()]
+    list(stage.each(changed, Account(bench=bench, label="f")))
+    assert judged[:150] == [str(at) for at in range(150)]
+
+
+def test_much_text_takes_more_processes_and_no_more_than_fit() -> None:
+    facts = {"corpus": {"splits": {"train": {"documents": 10, "bytes": 10**9, "characters": 1}}}}
+    resolved = Filter().resolve(facts, Machine(cores=4), Share(memory_bytes=2**33))
+    assert isinstance(resolved.stage, Filter) and resolved.stage.processes == 4
+    more = resolved.stage.forecast(facts, Machine(cores=4), Share()).cost
+    alone = Filter(processes=1).forecast(facts, Machine(cores=4), Share()).cost
+    assert (more.seconds or 0) < (alone.seconds or 0) and more.cpu_seconds == alone.cpu_seconds
+    assert (more.peak_bytes or 0) > (alone.peak_bytes or 0)
+    little = {"corpus": {"splits": {"train": {"documents": 10, "bytes": 10**6, "characters": 1}}}}
+    assert Filter().resolve(little, Machine(cores=4), Share()).reasons == {
+        "processes": "1: too little text for more"
+    }

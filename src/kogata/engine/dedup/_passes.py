@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,102 +18,33 @@ import numpy as np
 from kogata.core.artifact import SPLITS, Document
 from kogata.core.errors import DataError, Stopped
 from kogata.core.stage import Account, Bench, Facts
+from kogata.engine.dedup._notes import Method, Shard, note_shard, noted_elsewhere, shards_of
 from kogata.engine.dedup._table import Notes, Table
+from kogata.engine.pool import Spread
 from kogata.engine.text import CorpusWriter, read_shard, reasons_table
 
-BATCH_CHARACTERS = 2**19
 CLUSTERS = "clusters.jsonl.zst"
 
 
-@dataclass(frozen=True)
-class Method:
-    """One way to find duplicates: its name, its variant and its settings."""
-
-    name: str
-    variant: Any
-    settings: Any
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One file of a corpus."""
-
-    path: Path
-    split: str
-    earlier: bool = False
-
-    @property
-    def role(self) -> int:
-        """Says what its documents are to the judgement."""
-        if self.earlier:
-            return Table.EARLIER
-        return Table.TRAIN if self.split == "train" else Table.HELDOUT
-
-
-def shards_of(corpus: Path, earlier: Path | None) -> list[Shard]:
-    """Lists the shards in the order of the table: test, held-out, the earlier corpus, training."""
-
-    def of(folder: Path, split: str, earlier: bool = False) -> list[Shard]:
-        return [Shard(path, split, earlier) for path in sorted(folder.glob(f"{split}-*.jsonl.zst"))]
-
-    held = [shard for split in reversed(SPLITS) if split != "train" for shard in of(corpus, split)]
-    before = of(earlier, "train", True) if earlier is not None else []
-    return held + before + of(corpus, "train")
-
-
-def note_shard(shard: Shard, methods: Sequence[Method], folder: Path, tick: Any = lambda: None) -> int:
-    """Notes what the methods need of one shard's documents; the folder appears when all is noted.
-
-    It depends on nothing but the shard and the settings, and touches nothing else, so that shards can be
-    noted in any order, by any process.
-
-    Args:
-        shard: what to read.
-        methods: whose notes to take.
-        folder: where the notes go.
-        tick: called between batches.
-    """
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    gathers: dict[Any, Any] = {}
-    for method in methods:
-        kind = method.variant.Gather
-        if kind not in gathers:
-            gathers[kind] = kind(method.settings, partial)
-    sizes: list[int] = [0]
-    try:
-        with (partial / "ids.bin").open("wb") as ids:
-            for batch in _batches(read_shard(shard.path, shard.split)):
-                tick()
-                for gather in gathers.values():
-                    gather.add(batch)
-                sizes += [ids.write(document.id.encode("utf-8", "surrogatepass")) for document in batch]
-    finally:
-        for gather in gathers.values():
-            gather.close()
-    np.save(partial / "id-starts.npy", np.cumsum(np.array(sizes, dtype=np.int64)))
-    partial.rename(folder)
-    return len(sizes) - 1
-
-
-def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
-    size = 0
-    for document in documents:
-        batch.append(document)
-        size += len(document.text)
-        if size >= BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
 def deduplicate(
-    corpus: Path, earlier: Path | None, methods: Sequence[Method], memory_bytes: int, bench: Bench
+    corpus: Path,
+    earlier: Path | None,
+    methods: Sequence[Method],
+    memory_bytes: int,
+    bench: Bench,
+    processes: int = 1,
+    spread: Spread | None = None,
 ) -> Facts:
     """Writes the corpus without its duplicates, and what duplicated what, into `bench.out`; gives its facts.
+
+    Args:
+        corpus: its folder.
+        earlier: the folder of a corpus done before, if any.
+        methods: what is looked for.
+        memory_bytes: what deciding may hold at once.
+        bench: of the run.
+        processes: how many take notes and join bands.
+        spread: hands both to a cluster instead.
 
     Raises:
         DataError: no training document is left.
@@ -125,17 +56,20 @@ def deduplicate(
             raise Stopped("stopped while looking for duplicates", remedy="the same command goes on")
 
     shards = shards_of(corpus, earlier)
-    folders, counts = [], []
-    for number, shard in enumerate(shards):
-        folder = bench.checkpoints / f"notes-{number:05d}"
-        if not folder.is_dir():
+    folders = [bench.checkpoints / f"notes-{number:05d}" for number in range(len(shards))]
+    missing = [at for at, folder in enumerate(folders) if not folder.is_dir()]
+    tick()
+    if processes > 1 or spread is not None:
+        for _ in noted_elsewhere(shards, folders, missing, methods, processes, spread):
             tick()
-            note_shard(shard, methods, folder, tick)
-        folders.append(folder)
-        counts.append(len(np.load(folder / "id-starts.npy", mmap_mode="r")) - 1)
-        bench.progress(number + 1, 2 * len(shards), unit="shards")
+            bench.progress(sum(folder.is_dir() for folder in folders), 2 * len(shards), unit="shards")
+    else:
+        for at in missing:
+            note_shard(shards[at], methods, folders[at], tick)
+            bench.progress(at + 1, 2 * len(shards), unit="shards")
+    counts = [len(np.load(folder / "id-starts.npy", mmap_mode="r")) - 1 for folder in folders]
     table = Table([shard.role for shard in shards], counts, [method.name for method in methods])
-    notes = Notes(folders, counts, memory_bytes, tick, bench.log)
+    notes = Notes(folders, counts, memory_bytes, tick, bench.log, processes, spread)
     # Who cuts lines out looks at what the others leave: else text that stands in a copy goes with the copy.
     for method in sorted(methods, key=lambda method: getattr(method.variant, "EDITS", False)):
         method.variant.decide(method.settings, table, notes)

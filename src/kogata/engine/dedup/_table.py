@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from kogata.core.artifact import Document
+from kogata.engine.pool import Spread
 
 BYTES_PER_DOCUMENT = 80
 """Memory that a row takes while methods decide: its columns here and the sorting of fingerprints."""
@@ -26,6 +27,10 @@ class Notes:
     stopping: Callable[[], None] = lambda: None
     """Raises when someone asked to stop; called now and then."""
     say: Callable[[str], None] = lambda text: None
+    processes: int = 1
+    """How many join what was noted."""
+    spread: Spread | None = None
+    """Hands the joining to a cluster instead."""
 
     @property
     def first(self) -> np.ndarray:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -16,6 +19,7 @@ from kogata.core.errors import DataError
 from kogata.core.variants import VariantSettings
 from kogata.engine.dedup._sketch import band_keys, bands_for, jaccard, sets_of, sketch
 from kogata.engine.dedup._table import Notes, Table
+from kogata.engine.pool import through
 
 STREAMS = False
 ALL_PAIRS = 16
@@ -25,6 +29,8 @@ MOST_KEPT = 256
 """Of one cluster's kept documents, that another is compared with."""
 MOST_OPEN = 64
 """Files of sets held open."""
+CLUSTER_HANDS = 8
+"""Parts that a band's keys are dealt out in on a cluster."""
 BYTES_PER_KEY = 40
 """Memory of sorting one band's key."""
 
@@ -196,10 +202,9 @@ def _decide(
     bands, rows = bands_for(settings.threshold)
     candidates = table.alive & (comparer.sizes > 0)
     left = 0
-    for band in range(bands):
-        for group in _groups(notes, candidates, band):
-            notes.stopping()
-            left += _compare(group, comparer, forest)
+    for group in _groups(notes, candidates, bands):
+        notes.stopping()
+        left += _compare(group, comparer, forest)
     clusters = 0
     for members in _clusters(forest, candidates):
         notes.stopping()
@@ -213,25 +218,66 @@ def _decide(
     }
 
 
-def _groups(notes: Notes, candidates: np.ndarray, band: int) -> Iterator[list[int]]:
-    """Yields the documents that share a band's key; keys are taken in parts that fit the memory."""
+@dataclass(frozen=True)
+class Joining:
+    """Brings together the documents that share a key; plain values only, so that any process can do it."""
+
+    stage: ClassVar[str] = "data.dedup"
+    seconds: ClassVar[float] = math.inf
+
+    def start(self) -> Callable[[tuple[np.ndarray, np.ndarray]], list[np.ndarray]]:
+        """Gives the function from keys and the documents they are of to the documents of each shared key."""
+        return lambda part: joined(*part)
+
+    def late(self, part: object) -> None:
+        """Is never asked: a part may take its time."""
+        raise AssertionError(part)
+
+
+def joined(keys: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
+    """Gives the documents of every key that several have, in the order of the keys."""
+    order = np.argsort(keys, kind="stable")
+    keys, rows = keys[order], rows[order]
+    edges = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1], [True]]))
+    return [rows[edges[at] : edges[at + 1]] for at in np.flatnonzero(np.diff(edges) > 1)]
+
+
+def _groups(notes: Notes, candidates: np.ndarray, bands: int) -> Iterator[list[int]]:
+    """Yields the documents that share a key, band by band, in one order however many processes join them.
+
+    A band's keys are dealt out by their size to those that join them, and come back in that order: a
+    shuffle, of which no process holds more than its part. Keys are taken in parts that fit the memory.
+    """
+    parts = max(1, -(-int(notes.first[-1]) * BYTES_PER_KEY // notes.memory_bytes))
+    hands = notes.processes if notes.spread is None else CLUSTER_HANDS
+
+    def dealt() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for band in range(bands):
+            for part in range(parts):
+                for hand in range(hands):
+                    yield _dealt(notes, candidates, band, (parts, part), (hands, hand))
+
+    for groups in through(dealt(), Joining(), notes.processes, notes.spread, batch=1):
+        for group in groups:
+            yield group.tolist()
+
+
+def _dealt(
+    notes: Notes, candidates: np.ndarray, band: int, part: tuple[int, int], hand: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gives one hand's keys of a part of a band, and the documents they are of."""
     first = notes.first
-    parts = max(1, -(-int(first[-1]) * BYTES_PER_KEY // notes.memory_bytes))
-    for part in range(parts):
-        found_keys, found_rows = [], []
-        for shard, folder in enumerate(notes.folders):
-            keys = np.asarray(np.load(folder / "bands.npy", mmap_mode="r")[band])
-            mine = candidates[first[shard] : first[shard + 1]]
-            if parts > 1:
-                mine = mine & (keys % np.uint64(parts) == part)
-            found_keys.append(keys[mine])
-            found_rows.append(first[shard] + np.flatnonzero(mine))
-        keys, rows = np.concatenate(found_keys), np.concatenate(found_rows)
-        order = np.argsort(keys, kind="stable")
-        keys, rows = keys[order], rows[order]
-        edges = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1], [True]]))
-        for at in np.flatnonzero(np.diff(edges) > 1):
-            yield rows[edges[at] : edges[at + 1]].tolist()
+    found_keys, found_rows = [], []
+    for shard, folder in enumerate(notes.folders):
+        keys = np.asarray(np.load(folder / "bands.npy", mmap_mode="r")[band])
+        mine = candidates[first[shard] : first[shard + 1]]
+        if part[0] > 1:
+            mine = mine & (keys % np.uint64(part[0]) == part[1])
+        if hand[0] > 1:
+            mine = mine & ((keys >> np.uint64(32)) * np.uint64(hand[0]) >> np.uint64(32) == hand[1])
+        found_keys.append(keys[mine])
+        found_rows.append(first[shard] + np.flatnonzero(mine))
+    return np.concatenate(found_keys), np.concatenate(found_rows)
 
 
 def _compare(group: list[int], comparer: _Comparer, forest: _Forest) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +12,14 @@ import numpy as np
 
 from kogata.core.artifact import Document
 from kogata.engine.examples import Example, read_examples
+from kogata.engine.pool import Spread, paired
+from kogata.engine.saved import through_and_saved
+from kogata.engine.select._steps import Arrays, Step, Stepwise
 from kogata.engine.text import read_corpus, utf8_length
 
 BATCH_CHARACTERS = 2**19
+SHARD_GROUPS = 16
+"""Groups after which their scores are written: 8 MB of text."""
 PIECE = 2_000
 """Characters of a piece, where long texts are compared with short ones."""
 
@@ -50,6 +55,14 @@ class Pool:
     """Called between batches; raises when someone asked to stop."""
     say: Callable[[str], None] = lambda text: None
     count: Callable[..., None] = lambda **amounts: None
+    processes: int = 1
+    """How many score."""
+    spread: Spread | None = None
+    """Hands the scoring to a cluster instead."""
+    folder: Path | None = None
+    """Where scores are kept that a kill must not cost."""
+    passes: int = 0
+    """How many times texts were gone through so far."""
     reasons: dict[int, str] = field(default_factory=dict)
     """Why an item is ruled out, where the method says so, by its number."""
 
@@ -76,6 +89,30 @@ class Pool:
         if batch:
             self.tick()
             yield batch
+
+    def mapped(
+        self, step: Step, groups: Iterable[Any] | None = None, *, here: bool = False
+    ) -> Iterator[Arrays]:
+        """Yields what a step gives of each group, in order; what was done before a kill is not done again.
+
+        Args:
+            step: what is done with a group.
+            groups: lists of texts; those of the training items, if not given.
+            here: the step is known to this process alone, as one that holds a model is.
+        """
+        if groups is None:
+            groups = ([item.text for item in batch] for batch in self.batches())
+        count, spread = (1, None) if here else (self.processes, self.spread)
+        work, self.passes = Stepwise(step), self.passes + 1
+        if self.folder is None:
+            found = paired(groups, work, count, spread, batch=1)
+        else:
+            place = self.folder / f"pass-{self.passes}"
+            found = through_and_saved(
+                groups, work, count, place, spread, batch=1, shard=1 if here else SHARD_GROUPS
+            )
+        for _, made in found:
+            yield made
 
     @cached_property
     def sizes(self) -> np.ndarray:

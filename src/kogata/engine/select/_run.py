@@ -35,6 +35,10 @@ class Selection:
     share: float | None = None
     target: list[str] | None = None
     """Paths."""
+    processes: int = 1
+    """How many score."""
+    ray: bool = False
+    """Whether a cluster does."""
     trial: Any = None
     """How the choice is tried; None: not at all."""
 
@@ -51,8 +55,9 @@ def select(
 
     def tick() -> None:
         if bench.stopping():
-            raise Stopped("stopped while choosing", remedy="the same command starts the choice again")
+            raise Stopped("stopped while choosing", remedy="the same command goes on")
 
+    ours = job.variant.__name__.startswith("kogata.")
     pool = Pool(
         path=pool_of.path,
         kind=str(pool_of.kind),
@@ -61,6 +66,10 @@ def select(
         tick=tick,
         say=bench.log,
         count=bench.count,
+        # A plug-in's steps are known to this process alone.
+        processes=job.processes if ours else 1,
+        spread=bench.spread if job.ray and ours else None,
+        folder=bench.checkpoints / "scores",
     )
     total = int(pool.sizes.sum())
     if not total:

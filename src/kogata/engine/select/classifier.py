@@ -9,8 +9,11 @@ from kogata.core.errors import DataError
 from kogata.core.variants import VariantSettings
 from kogata.engine.select._features import buckets_of, sums_of
 from kogata.engine.select._pool import Pool, chance, grouped, pieces_of
+from kogata.engine.select._steps import Adding, joined
 
 NEEDS = frozenset({"target"})
+SPREADS = True
+"""Several processes can score."""
 BYTES_PER_SECOND = 20e6
 MOST_PIECES = 4_000
 LEAST_PIECES = 20
@@ -51,14 +54,8 @@ def scores(settings: Settings, pool: Pool) -> np.ndarray:
             remedy="give more target text, or another method",
         )
     weights, bias = _learned(wanted, have, settings, draw)
-    found = []
-    for batch in pool.batches():
-        buckets, starts = buckets_of([item.text for item in batch], settings.ngram, BUCKETS)
-        sizes = np.diff(starts)
-        found.append(
-            np.where(sizes > 0, sums_of(weights[buckets], starts) / np.maximum(1, sizes) + bias, -np.inf)
-        )
-    return np.concatenate([np.zeros(0), *found])
+    sums, _, sizes = joined(pool.mapped(Adding(BUCKETS, settings.ngram, values=weights)), 3)
+    return np.where(sizes > 0, sums / np.maximum(1, sizes) + bias, -np.inf)
 
 
 def _learned(

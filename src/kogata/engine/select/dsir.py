@@ -6,10 +6,12 @@ import numpy as np
 from pydantic import Field
 
 from kogata.core.variants import VariantSettings
-from kogata.engine.select._features import buckets_of, sums_of
 from kogata.engine.select._pool import Pool, chance, grouped
+from kogata.engine.select._steps import Adding, Counting, counted, joined
 
 NEEDS = frozenset({"target"})
+SPREADS = True
+"""Several processes can score."""
 BYTES_PER_SECOND = 14e6
 """On one core; the pool is read twice."""
 
@@ -35,23 +37,13 @@ class Settings(VariantSettings):
 def scores(settings: Settings, pool: Pool) -> np.ndarray:
     """Gives the logarithm of each document's weight, plus chance (Gumbel): the highest are the draw."""
 
-    def counted(groups: object) -> np.ndarray:
-        total = np.zeros(settings.buckets, dtype=np.int64)
-        for texts in groups:  # type: ignore[attr-defined]
-            found, _ = buckets_of(texts, settings.ngram, settings.buckets)
-            total += np.bincount(found, minlength=settings.buckets)
-        return total
-
-    wanted = counted(grouped(pool.target))
-    have = counted([item.text for item in batch] for batch in pool.batches())
+    counting = Counting(settings.buckets, settings.ngram)
+    wanted = counted(map(counting, grouped(pool.target)), settings.buckets)
+    have = counted(pool.mapped(counting), settings.buckets)
     ratio = np.log(_shares(wanted)) - np.log(_shares(have))
-    found = []
-    for batch in pool.batches():
-        buckets, starts = buckets_of([item.text for item in batch], settings.ngram, settings.buckets)
-        sizes = np.diff(starts)
-        mean = sums_of(ratio[buckets], starts) / np.maximum(1, sizes)
-        found.append(np.where(sizes > 0, settings.grams * mean, -np.inf))
-    weights = np.concatenate([np.zeros(0), *found])
+    adding = Adding(settings.buckets, settings.ngram, values=ratio)
+    sums, _, sizes = joined(pool.mapped(adding), 3)
+    weights = np.where(sizes > 0, settings.grams * sums / np.maximum(1, sizes), -np.inf)
     return weights + chance(pool.seed, 2).gumbel(size=len(weights))
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from itertools import islice
+
 import numpy as np
 from pydantic import Field
 
 from kogata.core.errors import DataError
 from kogata.core.variants import VariantSettings
 from kogata.engine.examples import Example
-from kogata.engine.select._pool import Pool
+from kogata.engine.select._pool import Item, Pool
+from kogata.engine.select._steps import Arrays, joined
 
 NEEDS = frozenset({"model", "examples"})
 BYTES_PER_SECOND = 4_000.0
@@ -56,37 +61,34 @@ def ratios_of(settings: Settings, pool: Pool) -> np.ndarray:
         )
     context = min(settings.context, loaded.context or settings.context)
     renderer = Renderer(loaded.tokenizer, Template.load(loaded.folder), turns="last", context=context)
-    ratios: list[float] = []
-    pieces: list[tuple[list[int], list[int]]] = []
-    answers: list[list[bool] | None] = []
 
-    def settle() -> None:
-        losses = iter(token_losses(loaded.decoder, pieces))
-        for mask in answers:
-            if mask is None:
-                ratios.append(float("nan"))
+    def of_group(items: Sequence[Item]) -> Arrays:
+        pieces: list[tuple[list[int], list[int]]] = []
+        answers: list[list[bool] | None] = []
+        for item in items:
+            assert isinstance(item.source, Example)
+            try:
+                found = renderer.render(item.source)
+            except Unfit:
+                answers.append(None)
                 continue
-            told, alone = next(losses), next(losses)
-            with_question = np.array(told)[np.array(mask)]
-            ratios.append(float(np.exp(with_question.mean() - np.mean(alone))))
-        pool.count(tokens=sum(len(targets) for _, targets in pieces))
-        pieces.clear()
-        answers.clear()
-        pool.tick()
-
-    for item in pool.items():
-        assert isinstance(item.source, Example)
-        try:
-            found = renderer.render(item.source)
-        except Unfit:
-            answers.append(None)
-        else:
             mask = [weight > 0 for weight in found.weights[1:]]
             answer = [number for number, counts in zip(found.ids[1:], mask, strict=True) if counts]
             pieces.append((found.ids[:-1], found.ids[1:]))
             pieces.append(([renderer.start_id, *answer[:-1]], answer))
             answers.append(mask)
-        if len(answers) >= GROUP:
-            settle()
-    settle()
-    return np.array(ratios)
+        losses = iter(token_losses(loaded.decoder, pieces))
+        ratios = [math.nan if mask is None else _ratio(next(losses), next(losses), mask) for mask in answers]
+        pool.count(tokens=sum(len(targets) for _, targets in pieces))
+        pool.tick()
+        return (np.array(ratios),)
+
+    items = pool.items()
+    groups = iter(lambda: list(islice(items, GROUP)), [])
+    (ratios,) = joined(pool.mapped(of_group, groups, here=True), 1)
+    return ratios
+
+
+def _ratio(told: Sequence[float], alone: Sequence[float], mask: Sequence[bool]) -> float:
+    with_question = np.array(told)[np.array(mask)]
+    return float(np.exp(with_question.mean() - np.mean(alone)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -11,8 +12,11 @@ from pydantic import Field
 from kogata.core.variants import VariantSettings
 from kogata.engine.select._ngram_model import NgramModel
 from kogata.engine.select._pool import Pool, chance, grouped, pieces_of
+from kogata.engine.select._steps import Arrays, joined
 
 NEEDS: frozenset[str] = frozenset()
+SPREADS = True
+"""Several processes can score."""
 BYTES_PER_SECOND = 2.5e6
 LEARNED_BYTES = 8_000_000
 """Of text that the model learns from at most."""
@@ -33,15 +37,22 @@ class Settings(VariantSettings):
     )
 
 
+@dataclass(frozen=True)
+class _Predicting:
+    """Gives the bits per byte of texts, of long ones a few pieces."""
+
+    model: NgramModel
+
+    def __call__(self, texts: Sequence[str]) -> Arrays:
+        """Works on the texts."""
+        return (self.model.bits(["\n".join(pieces_of(text, PIECES)) for text in texts]),)
+
+
 def scores(settings: Settings, pool: Pool) -> np.ndarray:
     """Gives minus the bits per byte (low), the bits (high), or minus the distance from the median."""
     model = NgramModel()
     model.learn(grouped(pool.target[: _most(pool.target)]) if pool.target else _sample(pool))
-    found = []
-    for batch in pool.batches():
-        pieces = ["\n".join(pieces_of(item.text, PIECES)) for item in batch]
-        found.append(model.bits(pieces))
-    bits = np.concatenate([np.zeros(0), *found])
+    (bits,) = joined(pool.mapped(_Predicting(model)), 1)
     band = settings.band if settings.band != "auto" else "low" if pool.target else "middle"
     some = np.isfinite(bits)
     if band == "high":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -12,8 +13,11 @@ from kogata.core.errors import DataError
 from kogata.core.variants import VariantSettings
 from kogata.engine.select._features import buckets_of
 from kogata.engine.select._pool import Pool, chance, grouped, pieces_of
+from kogata.engine.select._steps import Arrays
 
 NEEDS: frozenset[str] = frozenset()
+SPREADS = True
+"""Several processes can score."""
 BYTES_PER_SECOND = 6e6
 BUCKETS = 2**15
 WIDTH = 128
@@ -46,7 +50,7 @@ class Settings(VariantSettings):
 def scores(settings: Settings, pool: Pool) -> np.ndarray:
     """Gives minus the place in the order of choice; what was not reached goes by chance."""
     embed = _by_model(settings, pool) if pool.model is not None else _by_words(pool)
-    vectors = [embed([item.text for item in batch]) for batch in pool.batches()]
+    vectors = [made for (made,) in pool.mapped(_Placing(embed), here=pool.model is not None)]
     points = np.concatenate([np.zeros((0, vectors[0].shape[1]), dtype=np.float32), *vectors])
     if pool.target:
         pieces = [piece for text in pool.target for piece in pieces_of(text)]
@@ -113,26 +117,54 @@ def _spread(points: np.ndarray, pool: Pool) -> np.ndarray:
     return np.array(taken, dtype=np.int64)
 
 
-def _by_words(pool: Pool) -> Callable[[Sequence[str]], np.ndarray]:
-    """Counts in how many documents each word stands; gives the function that makes vectors."""
-    seen = np.zeros(BUCKETS, dtype=np.int64)
-    count = 0
-    for batch in pool.batches():
-        for buckets in _rows([item.text for item in batch]):
-            seen[np.unique(buckets)] += 1
-            count += 1
-    rare = np.log((count + 1) / (seen + 1)).astype(np.float32)
-    plane = chance(9, 9).standard_normal((BUCKETS, WIDTH), dtype=np.float32) * rare[:, None]
+@dataclass(frozen=True)
+class _Placing:
+    """Gives the vectors of texts."""
 
-    def embed(texts: Sequence[str]) -> np.ndarray:
+    embed: Callable[[Sequence[str]], np.ndarray]
+
+    def __call__(self, texts: Sequence[str]) -> Arrays:
+        """Works on the texts."""
+        return (self.embed(texts),)
+
+
+@dataclass(frozen=True)
+class _Seeing:
+    """Counts in how many texts each bucket stands, and the texts."""
+
+    def __call__(self, texts: Sequence[str]) -> Arrays:
+        """Works on the texts."""
+        seen = np.zeros(BUCKETS, dtype=np.int64)
+        for buckets in _rows(texts):
+            seen[np.unique(buckets)] += 1
+        return seen, np.array([len(texts)])
+
+
+@dataclass(frozen=True)
+class _Words:
+    """Makes vectors of texts' words, those that stand in few documents the more."""
+
+    plane: np.ndarray
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Works on the texts."""
         found = np.zeros((len(texts), WIDTH), dtype=np.float32)
         for at, buckets in enumerate(_rows(texts)):
             if len(buckets):
                 words, times = np.unique(buckets, return_counts=True)
-                found[at] = np.log1p(times).astype(np.float32) @ plane[words]
+                found[at] = np.log1p(times).astype(np.float32) @ self.plane[words]
         return _unit(found)
 
-    return embed
+
+def _by_words(pool: Pool) -> Callable[[Sequence[str]], np.ndarray]:
+    """Counts in how many documents each word stands; gives the function that makes vectors."""
+    seen = np.zeros(BUCKETS, dtype=np.int64)
+    count = 0
+    for found, texts in pool.mapped(_Seeing()):
+        seen += found
+        count += int(texts[0])
+    rare = np.log((count + 1) / (seen + 1)).astype(np.float32)
+    return _Words(chance(9, 9).standard_normal((BUCKETS, WIDTH), dtype=np.float32) * rare[:, None])
 
 
 def _rows(texts: Sequence[str]) -> Iterator[np.ndarray]:

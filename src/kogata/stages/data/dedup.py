@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import ClassVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from kogata.core.amounts import Bytes, Cost, Forecast
 from kogata.core.artifact import Document, Kind
 from kogata.core.receipt import Machine
-from kogata.core.stage import Account, Bench, Facts, Given, Share, Slot, Stage, one
+from kogata.core.stage import Account, Bench, Facts, Given, Resolved, Share, Slot, Stage, one
 from kogata.core.variants import Choice
 
 BYTES_PER_SECOND = 80e6
@@ -23,6 +23,13 @@ NOTES_SHARE = {"exact": 0.0, "heldout": 0.0, "lines": 0.25, "minhash": 0.75}
 """Bytes of notes on disk by byte of text."""
 NOTES_PER_DOCUMENT = 300
 """Bytes of notes on disk that each document takes: its bands, fingerprint and name."""
+MUCH_BYTES = 200 * 10**6
+"""From so much text on, `auto` takes more than one process."""
+PROCESS_BYTES = 120 * 2**20
+"""Peak of each further process."""
+MOST_PROCESSES = 8
+RAY_SECONDS = 8.0
+"""Starting a Ray of this machine's own."""
 TABLE_PER_DOCUMENT = 100
 """Memory of one document while methods decide."""
 
@@ -69,6 +76,7 @@ class Dedup(Stage):
         "earlier": Slot(kinds=(Kind.CORPUS,), optional=True, asked=True),
     }
     makes = Kind.CORPUS
+    cost_only = frozenset({"processes"})
 
     methods: list[Method] = Field(
         default_factory=lambda: [Method.of("heldout"), Method.of("exact")],
@@ -80,6 +88,32 @@ class Dedup(Stage):
         ge=2**20,
         description="bytes that joining near-duplicates and lines may hold at once; more passes where less",
     )
+
+    processes: Annotated[int, Field(ge=1)] | Literal["auto", "ray"] = Field(
+        default="auto",
+        description="processes that take notes and join bands, where the corpus is read twice; auto takes "
+        "one for each core where there is much text, ray those of the cluster that RAY_ADDRESS names, or of "
+        "a Ray on this machine",
+    )
+
+    def resolve(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Resolved:
+        """Chooses the number of processes; the corpus does not depend on it."""
+        if self.processes != "auto":
+            return Resolved(stage=self)
+        corpus, earlier = facts["corpus"], facts.get("earlier")
+        assert corpus is not None
+        size = _total(corpus)[0] + (_total(earlier)[0] if earlier is not None else 0)
+        memory = share.memory_bytes or machine.memory_bytes
+        fitting = max(1, (memory - self.memory) // (2 * PROCESS_BYTES)) if memory else MOST_PROCESSES
+        if self.streams() and earlier is None:
+            count, why = 1, "documents stream by"
+        elif size < MUCH_BYTES:
+            count, why = 1, "too little text for more"
+        else:
+            count, why = min(machine.cores, fitting, MOST_PROCESSES), "by cores and memory"
+        return Resolved(
+            stage=self.model_copy(update={"processes": count}), reasons={"processes": f"{count}: {why}"}
+        )
 
     @field_validator("methods")
     @classmethod
@@ -111,15 +145,15 @@ class Dedup(Stage):
             sealing = machine.paced(seal_seconds(size))
             seconds = machine.paced(0.05 + size / BYTES_PER_SECOND) + sealing
             peak, disk = 75 * 2**20 + BYTES_PER_DOCUMENT * documents, round(SIZE_ON_DISK * size)
+            cpu = seconds
         else:
             sealing = 0.0
             before, more = _total(earlier) if earlier is not None else (0, 0)
             noted, names = size + before, [method.name for method in self.methods]
             takers = {"exact" if name == "heldout" else name for name in names}
             each = sum(1 / WHOLE_BYTES_PER_SECOND.get(name, 20e6) for name in takers)
-            seconds = 0.3 + noted * (each + 1 / READ_BYTES_PER_SECOND)
-            seconds += size * (1 / READ_BYTES_PER_SECOND + 1 / WRITE_BYTES_PER_SECOND)
-            seconds = machine.paced(seconds)
+            taking = machine.paced(noted * (each + 1 / READ_BYTES_PER_SECOND))
+            seconds = machine.paced(0.3 + size * (1 / READ_BYTES_PER_SECOND + 1 / WRITE_BYTES_PER_SECOND))
             notes = sum(NOTES_SHARE.get(name, 1.0) for name in takers) * noted
             notes += NOTES_PER_DOCUMENT * (documents + more)
             # Keys of a band or numbers of lines are sorted; the sets themselves are read one by one.
@@ -127,11 +161,16 @@ class Dedup(Stage):
             joining = min(self.memory, max(sorted_at_once.get(name, 0) for name in takers))
             peak = 130 * 2**20 + TABLE_PER_DOCUMENT * (documents + more) + joining
             disk = round(2 * SIZE_ON_DISK * size + notes)
+            ray = self.processes == "ray"
+            count = self.processes if isinstance(self.processes, int) else machine.cores if ray else 1
+            peak += PROCESS_BYTES * count if count > 1 and not ray else 0
+            cpu = seconds + taking
+            seconds += taking / count + RAY_SECONDS * ray
         return Forecast(
             facts=made,
             cost=Cost(
                 seconds=seconds,
-                cpu_seconds=seconds,
+                cpu_seconds=cpu,
                 joules=machine.joules(seconds),
                 peak_bytes=peak,
                 size_bytes=round(SIZE_ON_DISK * size),
@@ -178,8 +217,19 @@ class Dedup(Stage):
         earlier = given.get("earlier")
         methods = [Named(method.name, method.variant, method.settings) for method in self.methods]
         return deduplicate(
-            one(given, "corpus").path, earlier.path if earlier else None, methods, self.memory, bench
+            one(given, "corpus").path,
+            earlier.path if earlier else None,
+            methods,
+            self.memory,
+            bench,
+            self.processes if isinstance(self.processes, int) and _ours(methods) else 1,
+            bench.spread if self.processes == "ray" and _ours(methods) else None,
         )
+
+
+def _ours(methods: Sequence[Any]) -> bool:
+    """Says whether other processes know the methods: a plug-in's are known to this one alone."""
+    return all(method.variant.__name__.startswith("kogata.") for method in methods)
 
 
 def _total(corpus: Facts) -> tuple[int, int]:

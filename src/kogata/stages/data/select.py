@@ -14,6 +14,13 @@ from kogata.core.receipt import Machine
 from kogata.core.stage import Bench, Facts, Given, InputPath, Resolved, SameAs, Share, Slot, Stage, one
 from kogata.core.variants import Choice
 
+MUCH_BYTES = 200 * 10**6
+"""From so much text on, `auto` takes more than one process."""
+PROCESS_BYTES = 200 * 2**20
+"""Peak of each further process."""
+MOST_PROCESSES = 8
+RAY_SECONDS = 8.0
+"""Starting a Ray of this machine's own."""
 ITEM_BYTES = 200
 """Memory of a row: its score, its size, its place."""
 NGRAM_MODEL_BYTES = 150 * 2**20
@@ -88,6 +95,7 @@ class Select(Stage):
     }
     makes: ClassVar[SameAs] = SameAs(slot="corpus")
     seeded: ClassVar[bool] = True
+    cost_only: ClassVar[frozenset[str]] = frozenset({"processes"})
     imports_torch: ClassVar[bool] = True
 
     method: Literal["auto"] | Method = Field(
@@ -106,6 +114,12 @@ class Select(Stage):
     )
     proxy: bool | Proxy = Field(
         default=False, description="whether the choice is tried on small models against a random one"
+    )
+
+    processes: Annotated[int, Field(ge=1)] | Literal["auto", "ray"] = Field(
+        default="auto",
+        description="processes that score documents by words; auto takes one for each core where there is "
+        "much text, ray those of the cluster that RAY_ADDRESS names, or of a Ray on this machine",
     )
 
     @field_validator("keep")
@@ -157,6 +171,12 @@ class Select(Stage):
             )
         if self.keep == "auto":
             changes["keep"], reasons["keep"] = _keep_for(corpus, examples, machine, share)
+        if self.processes == "auto":
+            much = corpus["splits"].get("train", {}).get("bytes", 0) >= MUCH_BYTES
+            several = much and getattr(method.variant, "SPREADS", False) and facts.get("model") is None
+            count = _fitting(machine, share) if several else 1
+            why = "by cores and memory" if several else "too little work for more"
+            changes["processes"], reasons["processes"] = count, f"{count}: {why}"
         return Resolved(stage=self.model_copy(update=changes), reasons=reasons)
 
     def _limit(self, corpus: Facts) -> tuple[int | None, float | None]:
@@ -187,11 +207,16 @@ class Select(Stage):
         written = sum(counts.get("bytes", 0) for counts in splits.values())
         rows = train.get("documents") or train.get("examples") or 0
         variant = self.method.variant
-        seconds = 0.4 + size / READ_BYTES_PER_SECOND * 2 + size / variant.BYTES_PER_SECOND
-        seconds = machine.paced(seconds + rows * getattr(variant, "ITEM_SECONDS", 0.0))
+        spreads = getattr(variant, "SPREADS", False) and model is None
+        ray = spreads and self.processes == "ray"
+        count = machine.cores if ray else self.processes if isinstance(self.processes, int) and spreads else 1
+        scoring = size / variant.BYTES_PER_SECOND
+        seconds = 0.4 + size / READ_BYTES_PER_SECOND * 2 + scoring / count
+        seconds = machine.paced(seconds + rows * getattr(variant, "ITEM_SECONDS", 0.0)) + RAY_SECONDS * ray
         peak = 190 * 2**20 + ITEM_BYTES * rows
         held = getattr(variant, "held_bytes", None)
         peak += NGRAM_MODEL_BYTES if held is None else held(rows, size)
+        peak += PROCESS_BYTES * count if count > 1 and not ray else 0
         if model is not None and ("model" in self.method.variant.NEEDS or self._name == "representative"):
             from kogata.engine import inference_costs as costs
 
@@ -207,7 +232,7 @@ class Select(Stage):
             facts={**made, "splits": splits},
             cost=Cost(
                 seconds=seconds,
-                cpu_seconds=seconds,
+                cpu_seconds=seconds + machine.paced(scoring - scoring / count),
                 joules=machine.joules(seconds),
                 peak_bytes=peak,
                 size_bytes=round(SIZE_ON_DISK * written),
@@ -246,10 +271,18 @@ class Select(Stage):
             settings=self.method.settings,
             limit_bytes=limit,
             share=part,
+            processes=self.processes if isinstance(self.processes, int) else 1,
+            ray=self.processes == "ray",
             target=paths,
             trial=trial,
         )
         return select(job, bench, corpus, given.get("target"), model)
+
+
+def _fitting(machine: Machine, share: Share) -> int:
+    memory = share.memory_bytes or machine.memory_bytes
+    fitting = memory // (2 * PROCESS_BYTES) if memory else MOST_PROCESSES
+    return max(1, min(machine.cores, fitting, MOST_PROCESSES))
 
 
 def _is_examples(corpus: Facts) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from training_bench import MACHINE, TrainingBench, make_tokens
 
 from kogata.core.artifact import Artifact
@@ -82,7 +83,31 @@ def test_what_has_no_such_heads_is_left_alone(tokens: Artifact) -> None:
         assert all(torch.equal(a, b) for a, b in zip(before, made.parameters(), strict=True))
 
 
-def test_training_starts_from_the_same_loss(tokens: Artifact, tmp_path: Path) -> None:
+def test_what_follows_at_a_distance_is_known_before_any_training(tmp_path: Path) -> None:
+    chance, ids = np.random.default_rng(3), [1, 2]
+    for _ in range(12_000):
+        follows = 1 + (ids[-2] * 7 + 3) % 60
+        ids.append(follows if chance.random() < 0.9 else int(chance.integers(1, 61)))
+    flat = np.array(ids, dtype=np.uint16)
+    spec = ModelSpec.of_family(
+        "qwen3", vocab_size=61, context=64, tied=False, layers=1, width=128, heads=2, ffn_width=64
+    )
+    rows = torch.from_numpy(flat[:6500].astype(np.int64)).view(100, 65)
+    losses = []
+    for heads in (0, 1, 2):
+        made = Decoder(spec, seed=0)
+        initialise_from_corpus(made, [flat], seed=0)
+        if heads:
+            look_back(made, flat, heads)
+        with torch.no_grad():
+            logits = made(rows[:, :-1]).flatten(0, 1)
+            losses.append(float(F.cross_entropy(logits, rows[:, 1:].flatten())))
+    assert losses[0] > 3.9  # One token back alone says nothing here.
+    assert losses[1] < losses[0] - 0.7
+    assert losses[2] <= losses[1] + 0.02
+
+
+def test_training_starts_no_worse(tokens: Artifact, tmp_path: Path) -> None:
     first: dict[int, Any] = {}
     for heads in (0, 2):
         bench = TrainingBench(tmp_path / str(heads))
@@ -92,5 +117,4 @@ def test_training_starts_from_the_same_loss(tokens: Artifact, tmp_path: Path) ->
         ).resolve({"tokens": tokens.facts, "model": None}, MACHINE, Share()).stage  # fmt: skip
         stage.run({"tokens": tokens, "model": None}, bench)
         first[heads] = [row["loss"] for row in bench.rows]
-    assert first[0][0] == pytest.approx(first[2][0], rel=1e-5)  # Blocks begin as the identity.
-    assert first[0][2:] != first[2][2:]
+    assert first[2][0] < first[0][0] + 0.02

@@ -121,6 +121,10 @@ class LitGPT:
 
     def __init__(self, folder: Path, files: dict[str, Path], train: list[str], heldout: Path) -> None:
         self.python = str(common.environment("litgpt", LITGPT_PACKAGES))
+        # litdata asks for torchvision, whose usual build does not load beside a CPU build of torch; it works
+        # without.
+        words = [self.python, "-m", "pip", "uninstall", "-q", "-y", "torchvision"]
+        subprocess.run(words, check=True, capture_output=True)
         self.folder, self.tokenizer, self.heldout = folder, files["tokenizer"], heldout
         for part, texts in (("train", train), ("val", json.loads(heldout.read_text(encoding="utf-8")))):
             place = folder / "litgpt-text" / part

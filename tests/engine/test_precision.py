@@ -45,6 +45,12 @@ def test_products_are_set_for_a_block_and_set_back() -> None:
     assert torch.get_float32_matmul_precision() == before
 
 
+def test_a_graphics_card_has_them() -> None:
+    card = Machine(device="cuda", gemm_flops=1e14)
+    assert precision.choose("auto", card, "here")[0] == "bf16"
+    assert precision.choose("fp32", card, "here") == ("fp32", "")
+
+
 def test_a_step_takes_less_by_what_its_products_save() -> None:
     spec = ModelSpec.of_family(
         "qwen3", vocab_size=4096, layers=4, width=256, heads=4, kv_heads=4, ffn_width=688

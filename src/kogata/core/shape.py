@@ -78,6 +78,11 @@ class ModelShape(BaseModel):
         description="layers with weights in common (kogata): {times: 2} uses each block twice in a row, "
         "{loops: 2, rank: 8} runs through all of them twice, with a change of rank 8 the second time",
     )
+    additions: dict[str, Any] | None = Field(
+        default=None,
+        description="beside the layers (kogata): {cap: 20} bends logits, {scales: true} scales the residual "
+        "stream, {values: true} adds tables of values, {ngrams: 8192} adds rows for pairs of tokens",
+    )
     embed_width: int | None = Field(
         default=None, ge=8, description="size of the embedding's rows, widened by one matrix (kogata)"
     )

@@ -5,14 +5,73 @@ Imports no torch: plans use it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from kogata.core.amounts import format_count, format_seconds
+from kogata.core.errors import RecipeError
 from kogata.core.receipt import Machine
 from kogata.core.shape import ModelShape
+from kogata.core.stage import Facts, Share
 from kogata.engine import autosize
 from kogata.engine.autosize import Shape
+from kogata.engine.costs import micro_tokens, peak_bytes
+from kogata.nn.families import FAMILY
 from kogata.nn.spec import ModelSpec
+
+
+def refuses_recompute(spec: ModelSpec) -> str | None:
+    """Says what of a model keeps its blocks from being computed again; None: nothing."""
+    if spec.sharing is not None:
+        return "layers with weights in common"
+    if spec.ffn == "experts":
+        return "feed-forward parts of experts, which count their tokens"
+    return "a layer that reuses another's keys" if "reuse" in (spec.mixers or ()) else None
+
+
+def recompute_for(
+    spec: ModelSpec,
+    asked: bool | str,
+    batch: int,
+    context: int,
+    share: Share,
+    room: int | None,
+    optimizer: str,
+) -> tuple[bool, str]:
+    """Says whether the backward pass computes blocks again: where training fits its memory only so.
+
+    Args:
+        spec: the model.
+        asked: the setting.
+        batch: tokens of a step.
+        context: tokens of a window.
+        share: of the stage.
+        room: bytes for activations of one process.
+        optimizer: the setting.
+
+    Raises:
+        RecipeError: it was asked for, and such blocks cannot be computed again.
+    """
+    why_not = refuses_recompute(spec)
+    if asked is True and why_not:
+        raise RecipeError(
+            "these blocks cannot be computed again",
+            where="train.pretrain.recompute",
+            found=why_not,
+            expected="recompute: false",
+        )
+    if asked != "auto":
+        return bool(asked), ""
+
+    memory = share.memory_bytes
+
+    def fits(recompute: bool) -> bool:
+        micro = micro_tokens(spec, batch, context, room, recompute)
+        sizes = {"micro": micro, "muon": optimizer != "adamw", "processes": share.processes}
+        return memory is None or peak_bytes(spec, **sizes, recompute=recompute) <= memory
+
+    if not fits(False) and not why_not and fits(True):
+        return True, "activations fit the memory only where blocks are computed again, a third more products"
+    return False, ""
 
 
 def choose(
@@ -67,3 +126,23 @@ def choose(
         reason = f"sees {format_count(seen)} tokens"
     said = f"{shape.layers} layers of width {shape.width}, the largest that is well taught: it {reason}"
     return shape, said
+
+
+def given_spec(facts: Mapping[str, Facts | None]) -> ModelSpec | None:
+    """Gives the shape of a model to train on; None where one is made.
+
+    Raises:
+        RecipeError: the model is none of ours.
+    """
+    model = facts.get("model")
+    if model is None:
+        return None
+    if not model.get("spec"):
+        raise RecipeError(
+            "this model cannot be trained on here",
+            where="train.pretrain, slot model",
+            found=f"architecture {model.get('architecture')}",
+            expected=f"one of the families {', '.join(FAMILY)}",
+            remedy="use train.finetune, which runs other architectures through transformers",
+        )
+    return ModelSpec.from_dict(dict(model["spec"]))

@@ -14,6 +14,7 @@ from kogata.core.errors import RecipeError
 from kogata.core.receipt import Machine
 from kogata.core.shape import ModelShape
 from kogata.engine.costs import head_updates, peak_bytes, step_cost
+from kogata.nn.additions import read_additions
 from kogata.nn.mixers import read_pattern
 from kogata.nn.sharing import Sharing, read_sharing
 from kogata.nn.spec import ModelSpec
@@ -65,6 +66,7 @@ class Extras:
     ffn: str | dict[str, Any] | None = None
     sharing: dict[str, int] | None = None
     embed_width: int | None = None
+    additions: dict[str, Any] | None = None
 
     @staticmethod
     def of(asked: ModelShape) -> Extras:
@@ -74,6 +76,7 @@ class Extras:
             ffn=asked.ffn,
             sharing=asked.sharing,
             embed_width=asked.embed_width,
+            additions=asked.additions,
         )
 
     def fits(self, layers: int) -> bool:
@@ -99,6 +102,8 @@ class Extras:
             ((found["ffn"], found["ffn_settings"]),) = self.ffn.items()
         elif self.ffn is not None:
             found["ffn"] = self.ffn
+        if self.additions is not None:
+            found["additions"] = read_additions(self.additions).model_dump(exclude_defaults=True)
         if self.embed_width is not None:
             found["embed_width"] = self.embed_width
         return found
@@ -302,6 +307,8 @@ def refuse_other_shape(asked: ModelShape, given: ModelSpec) -> None:
         found.append("parameters")
     if asked.sharing is not None and read_sharing(asked.sharing) != given.shared():
         found.append("sharing")
+    if asked.additions is not None and read_additions(asked.additions) != given.added():
+        found.append("additions")
     if asked.ffn is not None and given.ffn not in ([asked.ffn] if isinstance(asked.ffn, str) else asked.ffn):
         found.append("ffn")
     if asked.pattern is not None:

@@ -23,6 +23,7 @@ from kogata.engine.convert import load_decoder, save_decoder
 from kogata.engine.costs import head_gradient_flops
 from kogata.engine.heap import give_back, kept
 from kogata.engine.initialise import initialise_from_corpus
+from kogata.engine.look_back import look_back
 from kogata.engine.loop import Outcome, Training, train
 from kogata.engine.objectives import LanguageModelling
 from kogata.engine.optimisers import build_optimiser, hold_gains
@@ -104,14 +105,20 @@ class Pretraining:
     """What is seen when; None: `half_length`."""
     sampling: Choice | None = None
     """Which text is sampled and how much it counts; None: `proportional`."""
+    apart: bool = False
+    """Whether no token may see another document than its own."""
     corpus_start: bool = True
     rounds: int = 32
     """Of the corpus start's refinement."""
+    look_back: int = 0
+    """Heads of the first layer that begin by looking one, two … tokens back."""
     compile: bool | str = "auto"
+    recompute: bool = False
+    """Whether the backward pass computes each block again."""
+    precision: str = "fp32"
+    """Of the products in training steps (engine/precision.py)."""
     tables_every: int = 1
     """Steps from one update of the head to the next."""
-    precision: str = "fp32"
-    """Of the products in training steps."""
     checkpoint_steps: int | None = None
     techniques: Mapping[str, Any] = field(default_factory=dict)
     """By name, with their settings."""
@@ -140,7 +147,9 @@ def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
     sampler = _sampler(job, bench, store)
     fresh = load_checkpoint(bench.checkpoints) is None
     decoder, corpus_start = _decoder(job, bench, store, group, fresh)
+    decoder.recompute = job.recompute
     objective, kernels = _objective(job, bench, decoder)
+    objective.narrow = job.precision == "bf16" and bench.device != "cpu"
     optimiser = build_optimiser(
         decoder,
         job.optimizer,
@@ -166,6 +175,8 @@ def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
         checkpoint_steps=job.checkpoint_steps,
         clip=CLIP,
     )
+    # What techniques draw follows from the seed; a resumed run goes on from the state it saved.
+    torch.manual_seed(bench.seed * 64 + group.rank)
     with kept(), products_in(job.precision):
         outcome = train(run, bench)
     record = schedule.record(outcome.steps)
@@ -224,6 +235,7 @@ def _sampler(job: Pretraining, bench: Bench, store: TokenStore) -> Sampler:
         seed=bench.seed,
         device=bench.device,
         label=bench.label,
+        apart=job.apart,
         say=bench.log,
     )
     return make_sampler(supply, job.curriculum, job.sampling)
@@ -259,11 +271,14 @@ def _decoder(
                 rounds=job.rounds,
                 clock=None if left is None else Clock(before + START_SHARE * left, bench.clock.now),
             )
+            if job.look_back:
+                look_back(decoder, store.ids, job.look_back)
             give_back()
             prepare_torch(bench)
             took = bench.clock.now() - before
             bench.log(f"embedding and head from the corpus's pairs: {loss:.3f} nats a token ({took:.1f} s)")
-        outer = [part for part in (decoder.embed, decoder.head) if part is not None]
+        outer: list[torch.nn.Module] = [part for part in (decoder.embed, decoder.head) if part is not None]
+        outer += [decoder.layers()[0]] if job.look_back else []
         group.share_tensors([weight for part in outer for weight in part.parameters()])
     return decoder.to(bench.device), start
 
@@ -310,7 +325,8 @@ def _heldout(job: Pretraining, decoder: Decoder) -> Callable[[], float] | None:
         device = decoder.embed.weight.device
         hidden = decoder.hidden(ids[:, :-1].to(device))
         targets = ids[:, 1:].to(device)
-        loss = linear_cross_entropy(*decoder.for_head(hidden), targets, scale=1.0 / targets.numel())
+        scale = 1.0 / targets.numel()
+        loss = linear_cross_entropy(*decoder.for_head(hidden), targets, scale=scale, cap=decoder.cap)
         return float(loss) * per_byte
 
     return look

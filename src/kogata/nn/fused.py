@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from kogata.nn.attention._blocks import windowed_backward, windowed_forward
 from kogata.nn.attention.full import Mixer
@@ -85,22 +86,33 @@ class FusedHidden:
         half = spec.head_dim // 2
         # The decoder's tables repeat the cosine and carry the half-turn's sign in the sine.
         turn = cosine[:, 0, :half].contiguous(), sine[:, 0, half:].contiguous()
-        x = decoder.embed(ids).view(batch * tokens, spec.width)
-        place = Place(cosine, sine)
+        x = decoder.embed(ids)
+        added = decoder.added
+        if added is not None:
+            x = added.start(x, ids)
+        x = first = x.view(batch * tokens, spec.width)
+        kept: dict[str, tuple[Tensor, Tensor]] = {}
         for layer, (block, whole) in enumerate(self.passes[: decoder.depth]):
             facts = _Facts(self.kernels, tokens, spec, turn if spec.has_rope(layer) else None)
             facts.dropout = block.dropout
+            values = None
+            if added is not None:
+                x, values = added.scale(layer, x, first), added.values_of(layer, ids)
             mixer, ffn = block.mixer, block.ffn
             inner = ffn.gate_up if spec.ffn == "swiglu" else ffn.up
             if not whole:
+                place = Place(cosine, sine, values=values, kept=kept)
                 mixed = dropped(mixer(block.mixer_norm(x.view(batch, tokens, -1)), place), block.dropout)
                 x = _FeedForward.apply(x + mixed.view(x.shape), inner.weight, ffn.down.weight, facts)
                 continue
             facts.window = mixer.window if mixer.window is not None and mixer.window < tokens else None
             gains = (None, None) if mixer.q_norm is None else (mixer.q_norm.weight, mixer.k_norm.weight)
-            x = _Block.apply(
-                x, mixer.qkv.weight, *gains, mixer.out.weight, inner.weight, ffn.down.weight, facts
-            )
+            more = None if values is None else values.view(batch * tokens, spec.kv_width)
+            weights = mixer.qkv.weight, *gains, mixer.out.weight, inner.weight, ffn.down.weight
+            if decoder.recompute and torch.is_grad_enabled():
+                x = checkpoint(_Block.apply, x, *weights, more, facts, use_reentrant=False)
+            else:
+                x = _Block.apply(x, *weights, more, facts)
         x = _Norm.apply(x, self.kernels, spec.norm_eps)
         return x.view(batch, tokens, spec.width)
 
@@ -170,12 +182,15 @@ class _Block(torch.autograd.Function):
         out: Tensor,
         inner: Tensor,
         down: Tensor,
+        values: Tensor | None,
         facts: _Facts,
     ) -> Tensor:
         k = facts.kernels
         gains = None if query_gain is None or key_gain is None else (query_gain, key_gain)
         h1, inverse1 = k.rms_forward(x, facts.eps)
         z = h1 @ qkv.t()
+        if values is not None:
+            z[:, -values.shape[1] :] += values
         turned, inverse_heads = k.heads_forward(z, gains, facts.turn, facts.tokens, facts.heads, facts.eps)
         if facts.window is None:
             attended, *sums = _forward(*_views(turned, z, facts), 0.0, True)
@@ -214,8 +229,9 @@ class _Block(torch.autograd.Function):
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         g = outputs[0].contiguous()
         facts: _Facts = ctx.facts
-        qkv, out, inner, down, h1, inverse1, z, turned, inverse_heads = ctx.saved_tensors[:9]
-        attended, y, h2, inverse2, u, a, *sums = ctx.saved_tensors[9:]
+        kept_for_it = ctx.saved_tensors  # Once: computed again, they can be taken a single time.
+        qkv, out, inner, down, h1, inverse1, z, turned, inverse_heads = kept_for_it[:9]
+        attended, y, h2, inverse2, u, a, *sums = kept_for_it[9:]
         k = facts.kernels
         queries, keys, dim = facts.heads
         kept = g if ctx.masks[1] is None else g * ctx.masks[1]
@@ -243,7 +259,8 @@ class _Block(torch.autograd.Function):
         gz[:, (queries + keys) * dim :] = dv
         g_qkv = gz.t() @ h1
         g0 = k.rms_backward(gz @ qkv, h1, inverse1, g1)
-        return g0, g_qkv, g_query, g_key, g_out, g_inner, g_down, None
+        g_values = dv if ctx.needs_input_grad[7] else None
+        return g0, g_qkv, g_query, g_key, g_out, g_inner, g_down, g_values, None
 
 
 def _views(turned: Tensor, z: Tensor, facts: _Facts) -> tuple[Tensor, Tensor, Tensor]:

@@ -161,6 +161,19 @@ def test_keeps_a_time_budget(tokens: Artifact, tmp_path: Path) -> None:
     assert Pretrain(**{**TINY, **replay}).clocked(Share()) is False
 
 
+def test_documents_apart(tokens: Artifact, tmp_path: Path) -> None:
+    losses = {}
+    for documents in ("joined", "apart"):
+        bench = TrainingBench(tmp_path / documents)
+        run(tokens, bench, steps=6, documents=documents)
+        losses[documents] = [row["loss"] for row in bench.rows]
+    assert losses["joined"] != losses["apart"]
+    assert losses["joined"] == pytest.approx(losses["apart"], rel=0.1)
+    for more in ({"curriculum": "length_buckets"}, {"sampling": "infobatch"}):
+        with pytest.raises(RecipeError, match="cannot be kept apart"):
+            resolved(tokens.facts, documents="apart", steps=6, **more)
+
+
 def test_too_few_tokens_is_said_before_the_first_step(tmp_path: Path) -> None:
     few = make_tokens(tmp_path / "few", documents=1, length=12)
     bench = TrainingBench(tmp_path / "bench")

@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 from kogata.core.amounts import Cost, Forecast, Seconds, format_count
 from kogata.core.artifact import Kind
 from kogata.core.choices import Choices
-from kogata.core.errors import RecipeError
 from kogata.core.receipt import Machine
 from kogata.core.shape import Count, ModelShape, Precision
 from kogata.core.stage import Bench, Facts, Given, Resolved, Share, Slot, Stage, one
@@ -66,7 +65,9 @@ class Pretrain(Stage):
         default_factory=ModelShape, description="the shape of a model made from scratch"
     )
     optimizer: Literal["auto", "muon", "normuon", "adamw"] = Field(
-        default="auto", description="what trains the blocks' matrices; embedding, head and vectors have AdamW"
+        default="auto",
+        description="what trains the blocks' matrices (normuon: Muon whose rows all move alike); embedding, "
+        "head and vectors have AdamW",
     )
     lr: Literal["auto"] | Annotated[float, Field(gt=0, le=10)] = Field(
         default="auto",
@@ -90,6 +91,12 @@ class Pretrain(Stage):
     corpus_start: bool = Field(
         default=True, description="start embedding and head from the corpus's pair counts (untied models)"
     )
+    look_back: int = Field(
+        default=0,
+        ge=0,
+        le=8,
+        description="heads of the first layer that begin by looking 1, 2 … tokens back, beside corpus_start",
+    )
     tables_every: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = Field(
         default=1,
         description="steps from one update of the head (an untied output table) to the next; in between its "
@@ -101,6 +108,10 @@ class Pretrain(Stage):
     sampling: Sampling = Field(
         default_factory=lambda: Sampling.of("proportional"), description="what text, and how much it counts"
     )
+    documents: Literal["joined", "apart"] = Field(
+        default="joined",
+        description="apart: no token sees another document, which costs time where documents are short",
+    )
     techniques: Techniques | None = Field(
         default=None,
         description="what acts on the model while it trains: a list of names, or names with their settings",
@@ -109,6 +120,10 @@ class Pretrain(Stage):
         default="auto", description="steps between checkpoints; auto: every half minute"
     )
     precision: Precision = "auto"
+    recompute: Literal["auto"] | bool = Field(
+        default="auto",
+        description="compute blocks again in the backward pass; auto: where they fit the memory only so",
+    )
     compile: Literal["auto"] | bool = Field(
         default="auto",
         description="auto: small kernels, compiled in a second, or torch.compile where it saves more of the "
@@ -141,7 +156,7 @@ class Pretrain(Stage):
         """Chooses shape, context, batch, learning rate and length from time, data and machine."""
         from kogata.engine import autoshape, autosize, compiling, precision, techniques
         from kogata.engine.curriculum import check_measure
-        from kogata.engine.samplers import check_pair
+        from kogata.engine.samplers import check_apart, check_pair
 
         tokens = _tokens_facts(facts)
         train = tokens["splits"]["train"]
@@ -151,7 +166,7 @@ class Pretrain(Stage):
         form, reason = precision.choose(self.precision, machine, "train.pretrain")
         if reason:
             changes["precision"], reasons["precision"] = form, reason
-        given = _given_spec(facts)
+        given = autoshape.given_spec(facts)
         if given is not None:
             autosize.refuse_other_shape(self.model, given)
         context, reason = self.context, ""
@@ -206,8 +221,13 @@ class Pretrain(Stage):
             curriculum = Curriculum.of(getattr(self.sampling.variant, "CURRICULUM", "half_length"))
             changes["curriculum"], reasons["curriculum"] = curriculum, sentence_of(curriculum.variant)
         check_pair(curriculum, self.sampling, "train.pretrain")
+        if self.documents == "apart":
+            check_apart(curriculum, self.sampling, "train.pretrain")
         check_measure(curriculum, tokens, "train.pretrain")
         techniques.check(self._techniques(), spec, "train.pretrain")
+        sizes = spec, self.recompute, batch, context, share, _room(share), optimizer
+        changes["recompute"], reason = autoshape.recompute_for(*sizes)
+        reasons |= {"recompute": reason} if reason else {}
         if self.checkpoint_every == "auto":
             reasons["checkpoint_every"] = "half a minute's work is the most a kill can cost"
         stage = self.model_copy(update=changes)
@@ -229,14 +249,15 @@ class Pretrain(Stage):
         train = tokens["splits"]["train"]
         spec = self._spec(facts)
         assert isinstance(self.batch, int) and isinstance(self.context, int)
-        micro = costs.micro_tokens(spec, self.batch, self.context, _room(share))
+        again = self.recompute is True
+        micro = costs.micro_tokens(spec, self.batch, self.context, _room(share), again)
         muon = self.optimizer != "adamw"
         budget = self._seconds(share)
         steps = None if budget is not None else self._steps(self.batch, train["tokens"])
         fused = self.compile == "auto" and machine.compiler
         parts: dict[str, Any] = {"batch": self.batch, "context": self.context, "micro": micro, "muon": muon}
         parts |= {"fused": fused, "processes": share.processes, "precision": self.precision}
-        parts["updates"] = costs.head_updates(self._tables_every(spec), steps)
+        parts |= {"updates": costs.head_updates(self._tables_every(spec), steps), "recompute": again}
         step = costs.step_cost(spec, machine, **parts)
         start = self.corpus_start and not spec.tied and not facts.get("model")
         ratio, price = compiling.forecast(spec, machine, self.compile, self.curriculum, self.context)
@@ -252,7 +273,8 @@ class Pretrain(Stage):
             steps = max(1, int((budget - before) / each))
         assert steps is not None
         seconds = budget if budget is not None else before + steps * each
-        peak = costs.peak_bytes(spec, micro=micro, muon=muon, processes=share.processes, corpus_start=start)
+        sizes = {"micro": micro, "muon": muon, "processes": share.processes}
+        peak = costs.peak_bytes(spec, **sizes, corpus_start=start, recompute=again)
         peak += share.processes * techniques.held_by(self._techniques(), spec)
         measuring = measuring_bytes(self.curriculum, train["tokens"], self.context)
         if measuring:
@@ -297,7 +319,7 @@ class Pretrain(Stage):
     def _spec(self, facts: Mapping[str, Facts | None]) -> ModelSpec:
         from kogata.engine import autoshape, autosize
 
-        given = _given_spec(facts)
+        given = autoshape.given_spec(facts)
         if given is not None:
             return given
         assert isinstance(self.context, int)
@@ -329,15 +351,20 @@ class Pretrain(Stage):
             lr=self.lr,
             weight_decay=self.weight_decay,
             batch=self.batch,
-            micro=costs.micro_tokens(spec, self.batch, self.context, _room(bench.share)),
+            micro=costs.micro_tokens(
+                spec, self.batch, self.context, _room(bench.share), self.recompute is True
+            ),
             context=self.context,
             corpus_start=self.corpus_start,
             rounds=costs.rounds_for(*_start_sizes(spec, train, bench.machine), self._seconds(bench.share)),
+            look_back=self.look_back,
             compile=self.compile,
-            tables_every=self._tables_every(spec),
+            recompute=self.recompute is True,
             precision=self.precision,
+            tables_every=self._tables_every(spec),
             curriculum=None if self.curriculum == "auto" else self.curriculum,
             sampling=self.sampling,
+            apart=self.documents == "apart",
             techniques=self._techniques(),
             checkpoint_steps=None if self.checkpoint_every == "auto" else self.checkpoint_every,
         )
@@ -364,21 +391,3 @@ def _tokens_facts(facts: Mapping[str, Facts | None]) -> Facts:
     tokens = facts["tokens"]
     assert tokens is not None
     return tokens
-
-
-def _given_spec(facts: Mapping[str, Facts | None]) -> ModelSpec | None:
-    from kogata.nn.families import FAMILY
-    from kogata.nn.spec import ModelSpec
-
-    model = facts.get("model")
-    if model is None:
-        return None
-    if not model.get("spec"):
-        raise RecipeError(
-            "this model cannot be trained on here",
-            where="train.pretrain, slot model",
-            found=f"architecture {model.get('architecture')}",
-            expected=f"one of the families {', '.join(FAMILY)}",
-            remedy="use train.finetune, which runs other architectures through transformers",
-        )
-    return ModelSpec.from_dict(dict(model["spec"]))

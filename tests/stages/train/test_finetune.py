@@ -171,7 +171,15 @@ def test_kind_follows_the_method() -> None:
 SCATTERED = {"sparse": {"form": "scattered", "rank": 4, "top": 2}}
 BESIDE = {"adapter": {"form": "beside", "size": 4}}
 FRONT = {"prefix": {"tokens": 3, "text": "Answer: 猫"}}
-METHODS: list[Any] = ["full", "ia3", {"lora": {"rank": 2, "top": 1}}, SCATTERED, BESIDE, FRONT]
+METHODS: list[Any] = [
+    "full",
+    "ia3",
+    {"peft": {"tuner": "loha"}},
+    {"lora": {"rank": 2, "top": 1}},
+    SCATTERED,
+    BESIDE,
+    FRONT,
+]
 
 
 @pytest.mark.parametrize("method", METHODS, ids=str)

@@ -80,6 +80,7 @@ class WorkerBench:
         self.tokens: int | None = None
         self.flops: float | None = None
         self._last = 0.0
+        self._cluster: Any = None
 
     def left(self) -> float | None:
         return self.clock.left()
@@ -114,9 +115,16 @@ class WorkerBench:
         seconds: float,
         late: Callable[[Any], Any],
     ) -> Iterator[list[Any]]:
-        from kogata.runtime.cluster import on_ray
+        from kogata.runtime.cluster import Cluster
 
-        return on_ray(make, batches, seconds, late)
+        self._cluster = self._cluster or Cluster()
+        return self._cluster.spread(make, batches, seconds, late)
+
+    def close(self) -> None:
+        """Leaves the cluster, where the stage was on one."""
+        if self._cluster is not None:
+            self._cluster.close()
+            self._cluster = None
 
     def run(self, steps: Sequence[Step], budget: Budget, seed: int) -> list[Receipt]:
         self._pipe.send(
@@ -142,6 +150,7 @@ def serve(pipe: Pipe) -> list[Receipt]:
 
 
 def _execute(pipe: Pipe, request: dict[str, Any]) -> None:
+    bench: WorkerBench | None = None
     try:
         load_installed_plugins()
         for name in request.get("plugins", ()):
@@ -171,6 +180,9 @@ def _execute(pipe: Pipe, request: dict[str, Any]) -> None:
         pipe.send("failed", error=known.to_dict() if known else None, bug=traceback.format_exc())
     except BaseException:
         pipe.send("failed", error=None, bug=traceback.format_exc())
+    finally:
+        if bench is not None:
+            bench.close()
 
 
 def _os_problem(error: OSError) -> KogataError | None:

@@ -79,7 +79,17 @@ def test_a_mixture_groups_of_duplicates_and_what_training_saw_are_told() -> None
         "kept": 5,
         "kept_bytes": 500,
         "read_bytes": 900,
-        "extra": {"clusters": {"clusters": 12, "largest": 7}, "trials": {**trials, "kept_by_size": False}},
+        "extra": {
+            "clusters": {
+                "clusters": 12,
+                "largest": 7,
+                "shown": [
+                    {"kept": "a.warc.gz:3", "dropped": 6, "ids": ["b:1", "<b>頁</b>", "b:9"]},
+                    {"kept": "c", "dropped": 1, "ids": ["d"]},
+                ],
+            },
+            "trials": {**trials, "kept_by_size": False},
+        },
     }
     given = with_facts("data.dedup", {"accounts": {"data.dedup": account}, "mixture": MIXTURE})
     training = {"training": {"tokens": 4_833_280, "epochs": 1.534}}
@@ -88,6 +98,8 @@ def test_a_mixture_groups_of_duplicates_and_what_training_saw_are_told() -> None
     (notes,) = [row["notes"] for row in rows if row["label"] == "data.dedup"]
     assert notes == [
         "12 groups of duplicates, the largest of 7",
+        "a.warc.gz:3 stays for 6 others: b:1, <b>頁</b>, b:9, …",
+        "c stays for 1 other: d",
         "24 small models tried mixtures: 1.940 to 1.710 bits per byte, ±0.020; weights learned from them",
         "novels: weight 75.0%, 40% of it",
         "物語: weight 25.0%, 4 times, it has run out",

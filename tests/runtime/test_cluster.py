@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import Any
 
 import psutil
 import pytest
-from dedup_bench import data_bench
+from dedup_bench import corpus_of, data_bench
 from web_archives import JAPANESE, PROSE, page
 
+from kogata.core.artifact import Artifact, Kind
 from kogata.core.errors import EnvironmentProblem
 from kogata.core.registry import registry
 from kogata.core.stage import Account
@@ -23,7 +25,10 @@ from kogata.engine import pool
 from kogata.engine.web.convert import Converter, Outcome
 from kogata.engine.web.page import Page
 from kogata.runtime import cluster
+from kogata.stages.data.dedup import Dedup
 from kogata.stages.data.extract import Extract
+from kogata.stages.data.filter import Filter
+from kogata.stages.data.select import Select
 
 pytest.importorskip("resiliparse")
 pytest.importorskip("py3langid")
@@ -134,6 +139,48 @@ def test_the_stage_hands_its_batches_to_the_cluster(tmp_path: Path) -> None:
     (document,) = stage.each([], Account(bench=bench))
     alone = Extract.model_validate({"path": str(tmp_path / "one.html"), "heldout": 0, "processes": 1})
     assert [document] == list(alone.each([], Account())) and asked == [1]
+
+
+@with_ray
+@pytest.mark.timeout(600)
+def test_ray_filters_finds_duplicates_and_chooses_as_one_process_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    (tmp_path / "pages").mkdir()
+    for at in range(40):
+        text = f"{at}. {PROSE} {at * 7} {PROSE}" if at % 3 else f"{at}番目。{JAPANESE}{JAPANESE}"
+        (tmp_path / "pages" / f"{at:02}.html").write_text(page("short" if at == 5 else text))
+    settings = [
+        Extract(path=str(tmp_path / "pages"), heldout=0, processes=1),
+        Filter.model_validate({"rules": ["gopher_repetition"], "max_repeated_ngrams": None, "processes": 1}),
+        Dedup.model_validate({"methods": [{"minhash": {"threshold": 0.9}}], "processes": 1}),
+        Select.model_validate({"method": "prior", "keep": 0.5, "processes": 1}),
+    ]
+
+    def made(folder: Path, processes: int | str, cluster: Any = None) -> list[Any]:
+        extract, filters, dedup, select = (s.model_copy(update={"processes": processes}) for s in settings)
+        found: list[Any] = []
+        bench = data_bench(folder / "pages")
+        bench.spread = cluster and cluster.spread
+        documents = extract.each([], Account(bench=bench, label="a"))
+        account = Account(bench=bench, label="b")
+        corpus = corpus_of(folder / "corpus", filters.each(documents, account))
+        found.append(account.to_dict())
+        for stage in (dedup, select):
+            bench = data_bench(folder / type(stage).__name__)
+            bench.spread = cluster and cluster.spread
+            found.append(stage.run({"corpus": corpus, "earlier": None}, bench))
+            corpus = Artifact(kind=Kind.CORPUS, digest="x", path=bench.out, facts=found[-1])
+            found.append({path.name: path.read_bytes() for path in sorted(bench.out.iterdir())})
+        return found
+
+    alone = made(tmp_path / "alone", 1)
+    with closing(cluster.Cluster()) as there:
+        assert made(tmp_path / "there", "ray", there) == alone
+    assert alone[0]["reasons"] and alone[1]["splits"]["train"]["documents"] < alone[0]["kept"]
+    assert not [p for p in psutil.Process().children(recursive=True) if "ray" in " ".join(p.cmdline())]
 
 
 @with_ray

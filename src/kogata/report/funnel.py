@@ -103,7 +103,12 @@ def _clusters(extra: Mapping[str, Any]) -> list[str]:
     found = extra.get("clusters")
     if not isinstance(found, Mapping) or not found.get("clusters"):
         return []
-    return [f"{found['clusters']:,} groups of duplicates, the largest of {found.get('largest', 2):,}"]
+    notes = [f"{found['clusters']:,} groups of duplicates, the largest of {found.get('largest', 2):,}"]
+    for row in found.get("shown") or []:
+        count, ids = row["dropped"], row["ids"]
+        more = ", …" if count > len(ids) else ""
+        notes.append(f"{row['kept']} stays for {counted(count, 'other')}: {', '.join(ids)}{more}")
+    return notes
 
 
 def _trials(extra: Mapping[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ ends with the work. No dashboard, no statistics of use.
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import shutil
@@ -14,7 +15,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,9 @@ from kogata.core.errors import EnvironmentProblem, KogataError
 
 AHEAD = 2
 """Batches a process has at a time: it works on one while the next travels."""
+HAND_CPUS = 0.25
+"""Of a core, that Ray sets aside for a process: stages that run in one pass share the cores, and who works
+waits for the one before."""
 START_SECONDS = 120
 """How long the first process of a cluster may take to begin."""
 TRIES = 3
@@ -55,8 +59,28 @@ def on_ray(
         EnvironmentProblem: Ray is not installed, cannot be reached, or has no process to spare.
         KogataError: an item's process dies again and again, or the function says so.
     """
-    with _joined() as ray:
-        crew = _Crew(ray, make, seconds, late)
+    with closing(Cluster()) as cluster:
+        yield from cluster.spread(make, batches, seconds, late)
+
+
+class Cluster:
+    """The cluster of one stage: joined when it first has work, left at the end."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._ray: Any = None
+
+    def spread(
+        self,
+        make: Callable[[], Callable[[Batch], Batch]],
+        batches: Iterable[Batch],
+        seconds: float,
+        late: Callable[[Any], Any],
+    ) -> Generator[Batch]:
+        """Yields what becomes of each batch, as `on_ray` does."""
+        if self._ray is None:
+            self._ray = self._stack.enter_context(_joined())
+        crew = _Crew(self._ray, make, seconds, late)
         stream = iter(batches)
         try:
             for _ in range(AHEAD * crew.size):
@@ -69,6 +93,11 @@ def on_ray(
                 yield found
         finally:
             crew.leave()
+
+    def close(self) -> None:
+        """Leaves the cluster; one of this machine's own ends."""
+        self._ray = None
+        self._stack.close()
 
 
 @contextmanager
@@ -172,7 +201,7 @@ class _Crew:
 
     def __init__(self, ray: Any, make: Any, seconds: float, late: Callable[[Any], Any]) -> None:
         self._ray, self._make, self._seconds, self._late = ray, make, seconds, late
-        self._kind = ray.remote(num_cpus=1)(Hand)
+        self._kind = ray.remote(num_cpus=HAND_CPUS)(Hand)
         count = max(1, int(ray.cluster_resources().get("CPU", 1)))
         hands = [self._kind.remote(make) for _ in range(count)]
         ready = {hand.ready.remote(): hand for hand in hands}
@@ -236,7 +265,8 @@ class _Crew:
         return made
 
     def _got(self, found: Any, items: int) -> Batch:
-        result = self._ray.get(found, timeout=self._seconds * items)
+        limit = self._seconds * items
+        result = self._ray.get(found, timeout=limit if math.isfinite(limit) else None)
         if isinstance(result, dict):
             raise KogataError.from_dict(result)
         return result
@@ -248,5 +278,7 @@ class _Crew:
 
     def leave(self) -> None:
         """Ends the processes."""
+        if not self._ray.is_initialized():
+            return
         for hand in self._hands:
             self._ray.kill(hand)

@@ -81,6 +81,7 @@ class WorkerBench:
         self.tokens: int | None = None
         self.flops: float | None = None
         self._last = 0.0
+        self._cluster: Any = None
 
     def left(self) -> float | None:
         return self.clock.left()
@@ -115,9 +116,16 @@ class WorkerBench:
         seconds: float,
         late: Callable[[Any], Any],
     ) -> Iterator[list[Any]]:
-        from kogata.runtime.cluster import on_ray
+        from kogata.runtime.cluster import Cluster
 
-        return on_ray(make, batches, seconds, late)
+        self._cluster = self._cluster or Cluster()
+        return self._cluster.spread(make, batches, seconds, late)
+
+    def close(self) -> None:
+        """Leaves the cluster, where the stage was on one."""
+        if self._cluster is not None:
+            self._cluster.close()
+            self._cluster = None
 
     def run(self, steps: Sequence[Step], budget: Budget, seed: int) -> list[Receipt]:
         self._pipe.send(
@@ -143,6 +151,7 @@ def serve(pipe: Pipe) -> list[Receipt]:
 
 
 def _execute(pipe: Pipe, request: dict[str, Any]) -> None:
+    bench: WorkerBench | None = None
     try:
         load_installed_plugins()
         for name in request.get("plugins", ()):
@@ -172,6 +181,9 @@ def _execute(pipe: Pipe, request: dict[str, Any]) -> None:
         pipe.send("failed", error=known.to_dict() if known else None, bug=traceback.format_exc())
     except BaseException:
         pipe.send("failed", error=None, bug=traceback.format_exc())
+    finally:
+        if bench is not None:
+            bench.close()
 
 
 def _os_problem(error: OSError) -> KogataError | None:

@@ -130,6 +130,13 @@ def test_the_clusters_file_says_what_duplicated_what(tmp_path: Path) -> None:
     assert members["x7"]["by"] == "minhash" and 0.7 <= members["x7"]["similarity"] < 1
     counts = facts["accounts"]["the stage"]["extra"]["clusters"]
     assert counts["clusters"] == len(rows)
+    largest = max(rows, key=lambda row: len(row["dropped"]))
+    told = counts["shown"][0]
+    assert (
+        told["kept"] == largest["kept"]
+        and told["dropped"] == len(largest["dropped"]) == counts["largest"] - 1
+    )
+    assert told["ids"] == [member["id"] for member in largest["dropped"][:3]] and len(counts["shown"]) == 3
     assert sum(counts["dropped_by"].values()) == sum(len(row["dropped"]) for row in rows)
     left = {document.id for document in read_corpus(bench.out, "train")}
     assert left.isdisjoint(member["id"] for row in rows for member in row["dropped"])

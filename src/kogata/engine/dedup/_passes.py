@@ -24,6 +24,8 @@ from kogata.engine.pool import Spread
 from kogata.engine.text import CorpusWriter, read_shard, reasons_table
 
 CLUSTERS = "clusters.jsonl.zst"
+SHOWN, SHOWN_MEMBERS = 3, 3
+"""Of the largest groups, and of the documents left out of each, what the report names."""
 
 
 def deduplicate(
@@ -208,6 +210,7 @@ def _write_clusters(table: Table, ids: _Ids, out: Path) -> Facts:
         np.flatnonzero(np.diff(stays[rows], prepend=-1, append=-1)) if len(rows) else np.zeros(1, dtype=int)
     )
     sizes: Counter[int] = Counter()
+    shown: list[tuple[int, int, str, list[str]]] = []
     roles = {Table.TRAIN: "train", Table.HELDOUT: "held out or test", Table.EARLIER: "earlier corpus"}
     with (
         (out / CLUSTERS).open("wb") as file,
@@ -224,8 +227,21 @@ def _write_clusters(table: Table, ids: _Ids, out: Path) -> Facts:
                 if int(table.of[row]) != kept:
                     member["of"] = ids[int(table.of[row])]
                 members.append(member)
+            shown = sorted(
+                [
+                    *shown,
+                    (end - begin, -begin, ids[kept], [member["id"] for member in members[:SHOWN_MEMBERS]]),
+                ],
+                reverse=True,
+            )[:SHOWN]
             line = {"kept": ids[kept], "from": roles[int(table.role[kept])], "dropped": members}
             packed.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
     by = Counter(table.methods[number] for number in table.by[rows].tolist())
     largest = max(sizes, default=0)
-    return {"file": CLUSTERS, "clusters": sum(sizes.values()), "largest": largest, "dropped_by": dict(by)}
+    return {
+        "file": CLUSTERS,
+        "clusters": sum(sizes.values()),
+        "largest": largest,
+        "dropped_by": dict(by),
+        "shown": [{"kept": kept, "dropped": count, "ids": some} for count, _, kept, some in shown],
+    }

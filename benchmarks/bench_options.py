@@ -74,9 +74,9 @@ def main() -> None:
     with common.empty_store() as folder:
         for turn, seed in enumerate(seeds):
             order = list(range(len(settings)))
-            for arm in order if turn % 2 == 0 else order[::-1]:
-                label = f"{options.name}-{arm}-{seed}"
-                rows[arm].append(train(folder, corpus, settings[arm], label, seconds, seed))
+            for number in order if turn % 2 == 0 else order[::-1]:
+                label = f"{options.name}-{number}-{seed}"
+                rows[number].append(train(folder, corpus, settings[number], label, seconds, seed))
     arms = []
     for changed, found in zip(settings, rows, strict=True):
         arm: dict[str, Any] = {"settings": changed, "runs": found}

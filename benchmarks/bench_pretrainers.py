@@ -253,7 +253,7 @@ def main() -> None:
             (folder / "heldout.json").write_text(json.dumps(heldout), encoding="utf-8")
             texts = bench_novels.read(train)
             peer: Nanochat | LitGPT
-            if which == "nanochat":
+            if which == "nanochat" and source is not None:
                 peer = Nanochat(folder, Path(source).resolve(), texts, folder / "heldout.json")
             else:
                 peer = LitGPT(folder, files, texts, folder / "heldout.json")

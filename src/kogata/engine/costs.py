@@ -185,6 +185,15 @@ def corpus_start_seconds(
     return 1.1 * products / rate + touched + min(tokens, 24_000_000) * 1.6e-8 + 0.1
 
 
+def look_back_seconds(spec: ModelSpec, tokens: int, machine: Machine, heads: int) -> float:
+    """Forecasts heads that begin by looking back: counts of pairs, their products, and windows tried."""
+    rows, width = min(spec.vocab_size, 8192), spec.width
+    products = 2.0 * rows * rows * width * (2 + 3 * heads)
+    tried = 6 * 32 * 256 * spec.forward_flops_per_token(256)
+    touched = (heads + 1) * (min(tokens, 24_000_000) * 1.6e-8 + rows * rows * 4e-9)
+    return 1.2 * (products + 1.3 * tried) / gemm_rate(machine) + touched
+
+
 def rounds_for(vocab_size: int, width: int, tokens: int, machine: Machine, seconds: float | None) -> int:
     """Chooses the rounds of refinement: 32, fewer where they would take over a sixteenth of the time."""
     if seconds is None:

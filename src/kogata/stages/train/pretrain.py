@@ -94,8 +94,9 @@ class Pretrain(Stage):
     look_back: int = Field(
         default=0,
         ge=0,
-        le=8,
-        description="heads of the first layer that begin by looking 1, 2 … tokens back, beside corpus_start",
+        le=2,
+        description="heads of the first layer that begin by looking one and two tokens back and by saying "
+        "what follows, beside corpus_start; not yet measured",
     )
     tables_every: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = Field(
         default=1,
@@ -269,6 +270,8 @@ class Pretrain(Stage):
             sizes = _start_sizes(spec, train, machine)
             rounds = costs.rounds_for(*sizes, self._seconds(share))
             before += costs.corpus_start_seconds(*sizes, rounds)
+            if self.look_back:
+                before += costs.look_back_seconds(spec, train["tokens"], machine, self.look_back)
         if budget is not None:
             steps = max(1, int((budget - before) / each))
         assert steps is not None

@@ -32,6 +32,8 @@ that sees more is better than the 8 to 20 of large machines suggests, for the st
 statistics has already taught embedding and head."""
 SMALL_VOCABULARY = 512
 """Below it the ids are characters: smaller steps and a higher rate were measured best."""
+LONG_CONTEXT = 512
+"""Tokens of a window from which on training begins with much shorter ones (benchmarks/bench_curriculum.py)."""
 HEAD_DOMINATES = 0.5
 """Part of a token's products from which on the head is moved in every fourth step only (found at 0.64)."""
 DEFAULT_SECONDS = 600.0
@@ -216,6 +218,11 @@ def context_for(tokens: int, documents: int, vocab_size: int) -> tuple[int, str]
     if mean < 48:
         return 64, f"documents have {mean:.0f} tokens on average"
     return 256, "256 tokens: what bits per byte are measured at, and cheap attention"
+
+
+def curriculum_for(context: int) -> str:
+    """Chooses what windows come first: at 512 tokens doubling lengths beat half ones, five seeds of five."""
+    return "length_warmup" if context >= LONG_CONTEXT else "half_length"
 
 
 def batch_for(vocab_size: int, context: int, seconds: float | None, tokens: float) -> tuple[int, str]:

@@ -110,6 +110,14 @@ def test_same_key_same_weights_and_resumed_too(tokens: Artifact, tmp_path: Path,
     assert weights(other.out) != weights(folders[0][0])
 
 
+def test_long_windows_begin_short_by_doubling() -> None:
+    for context, name in ((256, "half_length"), (512, "length_warmup"), (2048, "length_warmup")):
+        found = resolved(NOVELS, steps=100, context=context, batch=4096)
+        assert found.stage.curriculum.name == name and found.reasons["curriculum"]
+    infobatch = resolved(NOVELS, steps=100, context=512, batch=4096, sampling="infobatch")
+    assert infobatch.stage.curriculum.name == "full_length"
+
+
 class Watching(TrainingBench):
     """Notes how products are computed while a step is told."""
 

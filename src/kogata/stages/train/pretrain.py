@@ -219,7 +219,8 @@ class Pretrain(Stage):
             changes["steps"], reasons["steps"] = steps, reason
         curriculum = self.curriculum
         if curriculum == "auto":
-            curriculum = Curriculum.of(getattr(self.sampling.variant, "CURRICULUM", "half_length"))
+            usual = autosize.curriculum_for(context)
+            curriculum = Curriculum.of(getattr(self.sampling.variant, "CURRICULUM", usual))
             changes["curriculum"], reasons["curriculum"] = curriculum, sentence_of(curriculum.variant)
         check_pair(curriculum, self.sampling, "train.pretrain")
         if self.documents == "apart":

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from kogata.core.errors import KogataError
 from kogata.engine.limit import Limit
@@ -24,10 +24,8 @@ PATIENCE = 5
 class Work(Protocol):
     """What is done with each item; plain values only, so that it can be sent to another process."""
 
-    @property
-    def stage(self) -> str:
-        """Names the stage that works, for errors."""
-        ...
+    stage: ClassVar[str]
+    """The stage that works, for errors."""
 
     @property
     def seconds(self) -> float:
@@ -38,9 +36,22 @@ class Work(Protocol):
         """Loads what is needed and gives the function from an item to what becomes of it."""
         ...
 
-    def late(self, item: Any) -> Any:
+    def late(self, item: Any, /) -> Any:
         """Gives what becomes of an item that takes longer."""
         ...
+
+
+class Unlimited:
+    """Base of work whose items may take their time."""
+
+    @property
+    def seconds(self) -> float:
+        """Gives no limit."""
+        return math.inf
+
+    def late(self, item: Any, /) -> Any:
+        """Is never asked."""
+        raise AssertionError(item)
 
 
 Spread = Callable[[Callable[[], Any], Iterable[list[Any]], float, Callable[[Any], Any]], Any]

@@ -19,19 +19,19 @@ SHARD_CHARACTERS = 2**24
 class SavedWork(Work, Protocol):
     """Work whose outcomes can be written down."""
 
-    def digest(self, item: Any) -> int:
+    def digest(self, item: Any, /) -> int:
         """Gives a number that another item has not."""
         ...
 
-    def size(self, outcome: Any) -> int:
+    def size(self, outcome: Any, /) -> int:
         """Gives the characters of its row, about."""
         ...
 
-    def row(self, outcome: Any) -> dict[str, Any]:
+    def row(self, outcome: Any, /) -> dict[str, Any]:
         """Gives plain values for JSON."""
         ...
 
-    def outcome(self, row: dict[str, Any]) -> Any:
+    def outcome(self, row: dict[str, Any], /) -> Any:
         """Gives what `row` was made of."""
         ...
 

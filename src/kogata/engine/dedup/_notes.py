@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,7 @@ import numpy as np
 from kogata.core.artifact import SPLITS, Document
 from kogata.core.registry import registry
 from kogata.engine.dedup._table import Table
-from kogata.engine.pool import Spread, through
+from kogata.engine.pool import Spread, Unlimited, through
 from kogata.engine.text import read_shard
 
 BATCH_CHARACTERS = 2**19
@@ -116,13 +115,12 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Noting:
+class Noting(Unlimited):
     """Takes notes of shards; plain values only."""
 
     methods: tuple[tuple[str, Any], ...]
     """Methods by name, with their settings."""
     stage: ClassVar[str] = "data.dedup"
-    seconds: ClassVar[float] = math.inf
 
     def start(self) -> Callable[[Task], tuple[tuple[str, bytes], ...]]:
         """Gives the function that takes notes and returns the files that have to travel back."""
@@ -142,10 +140,6 @@ class Noting:
                 return tuple((path.name, path.read_bytes()) for path in sorted((place / "notes").iterdir()))
 
         return note
-
-    def late(self, task: Task) -> Any:
-        """Is never asked: a shard may take its time."""
-        raise AssertionError(task.folder)
 
 
 def noted_elsewhere(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -19,7 +18,7 @@ from kogata.core.errors import DataError
 from kogata.core.variants import VariantSettings
 from kogata.engine.dedup._sketch import band_keys, bands_for, jaccard, sets_of, sketch
 from kogata.engine.dedup._table import Notes, Table
-from kogata.engine.pool import through
+from kogata.engine.pool import Unlimited, through
 
 STREAMS = False
 ALL_PAIRS = 16
@@ -219,19 +218,14 @@ def _decide(
 
 
 @dataclass(frozen=True)
-class Joining:
+class Joining(Unlimited):
     """Brings together the documents that share a key; plain values only, so that any process can do it."""
 
     stage: ClassVar[str] = "data.dedup"
-    seconds: ClassVar[float] = math.inf
 
     def start(self) -> Callable[[tuple[np.ndarray, np.ndarray]], list[np.ndarray]]:
         """Gives the function from keys and the documents they are of to the documents of each shared key."""
         return lambda part: joined(*part)
-
-    def late(self, part: object) -> None:
-        """Is never asked: a part may take its time."""
-        raise AssertionError(part)
 
 
 def joined(keys: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:

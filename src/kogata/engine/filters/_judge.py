@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,6 +14,7 @@ from kogata.core.stage import Account
 from kogata.engine.filters._family import Family
 from kogata.engine.filters._own import own_checks
 from kogata.engine.filters._view import View
+from kogata.engine.pool import Unlimited
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def judge(families: Sequence[Family], document: Document) -> Verdict:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judge:
+class Judge(Unlimited):
     """Judges by the stage's own rules and families that learn nothing; can be sent to another process."""
 
     own: dict[str, float | None] = field(default_factory=dict)
@@ -70,7 +70,6 @@ class Judge:
     learned: Family | None = None
     """A family of this process alone, in place of the others."""
     stage: ClassVar[str] = "data.filter"
-    seconds: ClassVar[float] = math.inf
 
     def start(self) -> Callable[[Document], Verdict]:
         """Makes the families and gives the function from document to verdict."""
@@ -78,10 +77,6 @@ class Judge:
             return partial(judge, [self.learned])
         made = [registry.variant("engine.filters", name).family(settings) for name, settings in self.rules]
         return partial(judge, [Family(checks=own_checks(SimpleNamespace(**self.own))), *made])
-
-    def late(self, document: Document) -> Verdict:
-        """Is never asked: a document may take its time."""
-        raise AssertionError(document.id)
 
     def digest(self, document: Document) -> int:
         """Gives a number that another document has not."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -11,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from kogata.engine.ngrams import units_of
+from kogata.engine.pool import Unlimited
 from kogata.engine.select._features import buckets_of, sums_of
 
 Arrays = tuple[np.ndarray, ...]
@@ -19,7 +19,7 @@ Arrays = tuple[np.ndarray, ...]
 class Step(Protocol):
     """Gives arrays for a group of texts; depends on nothing but them and its own fields."""
 
-    def __call__(self, texts: Sequence[str]) -> Arrays:
+    def __call__(self, texts: Any, /) -> Arrays:
         """Works on the texts."""
         ...
 
@@ -78,20 +78,15 @@ def joined(found: Any, arrays: int) -> list[np.ndarray]:
 
 
 @dataclass(frozen=True)
-class Stepwise:
+class Stepwise(Unlimited):
     """A step as work that can be sent elsewhere and written down."""
 
     step: Any
     stage: ClassVar[str] = "data.select"
-    seconds: ClassVar[float] = math.inf
 
     def start(self) -> Callable[[Sequence[str]], Arrays]:
         """Gives the step."""
         return self.step
-
-    def late(self, texts: Sequence[str]) -> Any:
-        """Is never asked: a group may take its time."""
-        raise AssertionError(len(texts))
 
     def digest(self, group: Sequence[Any]) -> int:
         """Gives a number that other texts, or other items, have not."""

@@ -33,7 +33,7 @@ statistics has already taught embedding and head."""
 SMALL_VOCABULARY = 512
 """Below it the ids are characters: smaller steps and a higher rate were measured best."""
 LONG_CONTEXT = 512
-"""Tokens of a window from which on training begins with much shorter ones (benchmarks/bench_curriculum.py)."""
+"""Tokens of a window from which on training begins with far shorter ones (benchmarks/bench_curriculum.py)."""
 HEAD_DOMINATES = 0.5
 """Part of a token's products from which on the head is moved in every fourth step only (found at 0.64)."""
 DEFAULT_SECONDS = 600.0

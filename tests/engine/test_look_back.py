@@ -102,7 +102,7 @@ def test_what_follows_at_a_distance_is_known_before_any_training(tmp_path: Path)
         with torch.no_grad():
             logits = made(rows[:, :-1]).flatten(0, 1)
             losses.append(float(F.cross_entropy(logits, rows[:, 1:].flatten())))
-    assert losses[0] > 3.9  # One token back alone says nothing here.
+    assert losses[0] > 3.8  # The token before alone says nothing here: log 60 is 4.1.
     assert losses[1] < losses[0] - 0.7
     assert losses[2] <= losses[1] + 0.02
 

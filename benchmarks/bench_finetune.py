@@ -14,6 +14,7 @@ Held-out loss is computed by one code for both sides. Parts:
     memory  LoRA within 1.2 GiB for the whole process
     kill    SIGKILL at a random moment, resumed: the same adapter, bit for bit?
     same    our adapter in peft, our merged model in transformers: the same logits?
+    bf16    lora once more with products in bf16, TRL under autocast (only where a processor has such)
     large   a random model of 1 billion weights within 5 GiB (only when asked for: needs 9 GB of disk)
 
 Parts run at different times are kept side by side in the result: each has its date and commit.
@@ -38,12 +39,14 @@ from typing import Any
 
 import common
 
-PARTS = ("lora", "full", "top", "memory", "kill", "same")
+PARTS = ("lora", "full", "top", "memory", "kill", "same", "bf16")
 MODEL = "smollm2"
 RANK, ALPHA, BATCH = 16, 32, 8
 RATES = {"lora": 1e-3, "full": 1e-4}
 POOL, HELDOUT = 400, 24
 SETTINGS = {"lora": ("plain", "grouped", "packed"), "full": ("plain", "grouped")}
+OURS = {"kogata": "fp32", "kogata_bf16": "bf16"}
+"""Our sides, and the format of their products."""
 PEER = ["torch==2.13.0", "transformers==5.23.0", "accelerate", "numpy"]
 PEER += ["peft==0.21.2", "trl==1.16.0", "datasets==5.2.0"]
 
@@ -73,7 +76,7 @@ def main() -> None:
         for method, found in versus(work, methods, repeats):
             keep(method, found)
         for part, run in (
-            ("top", top), ("memory", memory), ("kill", kill), ("same", same), ("large", large)
+            ("top", top), ("memory", memory), ("kill", kill), ("same", same), ("bf16", bf16), ("large", large)
         ):  # fmt: skip
             if part in parts:
                 keep(part, run(work))
@@ -172,7 +175,8 @@ class Work:
 
     def train(self, name: str, budget: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
         """Fine-tunes once with Kogata; gives what it took and where the result lies."""
-        stages = [*self.reading(), {"train.finetune": {"batch": BATCH, "warmup": 0, **settings}}]
+        chosen = {"batch": BATCH, "warmup": 0, "precision": "fp32", **settings}
+        stages = [*self.reading(), {"train.finetune": chosen}]
         parts = {"seed": 0, "stages": stages} | ({"budget": budget} if budget else {})
         path = common.recipe(self.folder, name, parts)
         common.kogata("run", str(path), "--fresh", "train.finetune", cwd=self.folder)
@@ -284,10 +288,10 @@ def ratios(method: str, sides: dict[str, list[dict[str, Any]]]) -> dict[str, Any
 def one(work: Work, method: str, side: str, repeat: int) -> dict[str, Any]:
     """Trains one side once and scores it."""
     name = f"{method}-{side}-{repeat}"
-    if side == "kogata":
+    if side in OURS:
         chosen: Any = {"lora": {"rank": RANK, "alpha": ALPHA}} if method == "lora" else method
         budget = {"memory": "6GiB"} if method == "full" else None
-        row = work.train(name, budget, method=chosen, lr=RATES[method], epochs=1)
+        row = work.train(name, budget, method=chosen, lr=RATES[method], epochs=1, precision=OURS[side])
         place = Path(row.pop("path"))
     else:
         place = work.folder / name
@@ -296,6 +300,26 @@ def one(work: Work, method: str, side: str, repeat: int) -> dict[str, Any]:
         words = [method, side, str(work.model), str(rows), str(place), str(RATES[method]), "1", str(BATCH)]
         row = common.run_peer(common.environment("trl", PEER), script, *words, cwd=work.folder)
     return {**row, "tokens_per_second": rate(row), "heldout_loss": work.score(place)}
+
+
+def bf16(work: Work) -> dict[str, Any]:
+    """LoRA with products in bf16, ours and TRL's, and both in float32, in turn."""
+    from kogata.runtime.machine import machine_profile
+
+    if not machine_profile().bf16_flops:
+        return {"left_out": "this processor has no fast 16-bit products"}
+    arms: dict[str, list[dict[str, Any]]] = {name: [] for name in ("kogata", "plain", "kogata_bf16", "bf16")}
+    for repeat in range(2):
+        for side in list(arms)[:: 1 - 2 * repeat]:
+            arms[side].append(one(work, "lora", side, 20 + repeat))
+    speed = {side: statistics.mean(row["tokens_per_second"] for row in rows) for side, rows in arms.items()}
+    return {
+        "arms": arms,
+        "ours_over_float32": speed["kogata_bf16"] / speed["kogata"],
+        "theirs_over_float32": speed["bf16"] / speed["plain"],
+        "over_theirs": speed["kogata_bf16"] / speed["bf16"],
+        "heldout_loss": {side: rows[0]["heldout_loss"] for side, rows in arms.items()},
+    }
 
 
 def top(work: Work) -> dict[str, Any]:

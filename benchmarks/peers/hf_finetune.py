@@ -5,9 +5,9 @@ defaults, which are many times slower on a processor. Rows come as token ids and
 train on the same tokens, and are taken in the order of the file: for `grouped` one whose batches are of like
 length, as `group_by_length` makes them on a larger data set. `packed` (TRL's) lays them end to end in rows of
 512 tokens (of the longest row, if that is more), as many rows a step as hold about as many tokens.
-The clock runs over `train()` alone.
+`bf16` is `plain` under autocast. The clock runs over `train()` alone.
 
-    python hf_finetune.py lora|full plain|grouped|packed MODEL ROWS.jsonl OUT LR EPOCHS BATCH
+    python hf_finetune.py lora|full plain|grouped|packed|bf16 MODEL ROWS.jsonl OUT LR EPOCHS BATCH
 """
 
 import json
@@ -36,7 +36,7 @@ pad = tokenizer.pad_token_id or 0
 options = {
     "output_dir": out + "-trainer",
     "use_cpu": True,
-    "bf16": False,
+    "bf16": setting == "bf16",
     "gradient_checkpointing": False,
     "per_device_train_batch_size": batch_rows,
     "num_train_epochs": epochs,

@@ -24,6 +24,8 @@ MUCH_BYTES = 200 * 10**6
 BASE_BYTES = 75 * 2**20
 PROCESS_BYTES = 90 * 2**20
 """Peak of each further process."""
+PROCESS_SECONDS = 0.7
+"""Starting them."""
 RAY_SECONDS = 8.0
 """Starting a Ray of this machine's own."""
 MOST_PROCESSES = 8
@@ -139,8 +141,8 @@ class Filter(Stage):
                 alone += (size + min(size, SAMPLE_BYTES)) * module.SECONDS_PER_BYTE
             else:
                 work += size * module.SECONDS_PER_BYTE
-        seconds = alone + work / count + RAY_SECONDS * ray
-        cpu = alone + work
+        seconds = alone + work / count + PROCESS_SECONDS * (count > 1) + RAY_SECONDS * ray
+        cpu = alone + work + PROCESS_SECONDS * count * (count > 1)
         return Forecast(
             facts={key: corpus[key] for key in ("splits", "language_hint") if key in corpus},
             cost=Cost(

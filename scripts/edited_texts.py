@@ -39,6 +39,12 @@ def main() -> None:
     ]
     for name, kind, language, count in parts:
         rows = [row for row in rows_of(data / name) if len(row["text"]) > 2 * PIECE]
+        # A work of Aozora Bunko keeps its whole credit line, or stays out.
+        rows = [
+            row
+            for row in rows
+            if all(part in row.get("credit", "青空文庫 入力") for part in ("青空文庫", "入力"))
+        ]
         for at in range(count):
             row = rows[at * len(rows) // count]
             more = {"credit": row["credit"]} if "credit" in row else {}

@@ -150,11 +150,12 @@ def test_ray_filters_finds_duplicates_and_chooses_as_one_process_does(
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     (tmp_path / "pages").mkdir()
     for at in range(40):
-        text = f"{at}. {PROSE} {at * 7} {PROSE}" if at % 3 else f"{at}番目。{JAPANESE}{JAPANESE}"
+        own = " ".join(f"harbour{at // 2} road{at // 2 * word}" for word in range(1, 40))
+        text = f"{at}. {PROSE} {own}." if at % 3 else f"{at}番目。{JAPANESE}"
         (tmp_path / "pages" / f"{at:02}.html").write_text(page("short" if at == 5 else text))
     settings = [
         Extract(path=str(tmp_path / "pages"), heldout=0, processes=1),
-        Filter.model_validate({"rules": ["gopher_repetition"], "max_repeated_ngrams": None, "processes": 1}),
+        Filter.model_validate({"rules": {"c4": {"min_sentences": None}}, "processes": 1}),
         Dedup.model_validate({"methods": [{"minhash": {"threshold": 0.9}}], "processes": 1}),
         Select.model_validate({"method": "prior", "keep": 0.5, "processes": 1}),
     ]

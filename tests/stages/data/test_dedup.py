@@ -249,7 +249,7 @@ def test_much_text_takes_more_processes() -> None:
         stage.forecast({**facts, "earlier": None}, Machine(cores=4), Share()).cost
         for stage in (resolved.stage, Dedup.model_validate({"methods": ["minhash"], "processes": 1}))
     )
-    assert (more.seconds or 0) < (alone.seconds or 0) and more.cpu_seconds == alone.cpu_seconds
+    assert (more.seconds or 0) < (alone.seconds or 0) and (more.cpu_seconds or 0) >= (alone.cpu_seconds or 0)
     assert (more.peak_bytes or 0) > (alone.peak_bytes or 0)
     assert Dedup().resolve(facts, Machine(cores=4), Share()).reasons["processes"].startswith("1: documents")
 

@@ -229,7 +229,7 @@ def test_much_text_takes_more_processes_and_no_more_than_fit() -> None:
     assert isinstance(resolved.stage, Filter) and resolved.stage.processes == 4
     more = resolved.stage.forecast(facts, Machine(cores=4), Share()).cost
     alone = Filter(processes=1).forecast(facts, Machine(cores=4), Share()).cost
-    assert (more.seconds or 0) < (alone.seconds or 0) and more.cpu_seconds == alone.cpu_seconds
+    assert (more.seconds or 0) < (alone.seconds or 0) and (more.cpu_seconds or 0) >= (alone.cpu_seconds or 0)
     assert (more.peak_bytes or 0) > (alone.peak_bytes or 0)
     little = {"corpus": {"splits": {"train": {"documents": 10, "bytes": 10**6, "characters": 1}}}}
     assert Filter().resolve(little, Machine(cores=4), Share()).reasons == {

@@ -268,3 +268,21 @@ def test_a_trial_sets_the_choice_beside_chance_on_equal_terms(tmp_path: Path) ->
             assert inputs[f"trial-{arm}-model"] == {"tokens": f"trial-{arm}-tokens", "model": None}
             assert inputs[f"trial-{arm}-tokens"]["tokenizer"] == "trial-tokenizer"
             assert inputs[f"trial-{arm}-score"]["model"] == f"trial-{arm}-model"
+
+
+def test_much_text_takes_more_processes_where_words_are_looked_at() -> None:
+    much = {**FACTS, "splits": {"train": {"documents": 10**5, "bytes": 10**9, "characters": 10**9}}}
+    machine = Machine(cores=4, gemm_flops=1.2e11, gemm_small_flops=8e10)
+
+    def taken(facts: Any, memory: int = 2**33, model: Any = None, **settings: Any) -> Any:
+        stage = Select.model_validate({"keep": 0.5, **settings})
+        given = {"corpus": facts, "target": None, "model": model}
+        return stage.resolve(given, machine, Share(memory_bytes=memory)).stage
+
+    assert taken(much).processes == 4 and taken(FACTS).processes == 1
+    assert taken(much, method="random").processes == 1
+    assert taken(much, method="representative", model={"kind": "model"}).processes == 1
+    assert taken(much, memory=2**29, method="perplexity").processes == 1
+    given = {"corpus": much, "target": None, "model": None}
+    more, alone = (taken(much, processes=count).forecast(given, machine, Share()).cost for count in (4, 1))
+    assert (more.seconds or 0) < (alone.seconds or 0) and (more.peak_bytes or 0) > (alone.peak_bytes or 0)

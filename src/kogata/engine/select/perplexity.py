@@ -17,6 +17,8 @@ from kogata.engine.select._steps import Arrays, joined
 NEEDS: frozenset[str] = frozenset()
 SPREADS = True
 """Several processes can score."""
+STEP_BYTES = 110 * 2**20
+"""What each of them holds."""
 BYTES_PER_SECOND = 2.5e6
 LEARNED_BYTES = 8_000_000
 """Of text that the model learns from at most."""

@@ -12,6 +12,8 @@ from kogata.engine.select._steps import Adding, Counting, counted, joined
 NEEDS: frozenset[str] = frozenset()
 SPREADS = True
 """Several processes can score."""
+STEP_BYTES = 10 * 2**20
+"""What each of them holds."""
 BYTES_PER_SECOND = 18e6
 BUCKETS = 2**20
 

@@ -18,6 +18,8 @@ from kogata.engine.select._steps import Arrays
 NEEDS: frozenset[str] = frozenset()
 SPREADS = True
 """Several processes can score."""
+STEP_BYTES = 20 * 2**20
+"""What each of them holds."""
 BYTES_PER_SECOND = 6e6
 BUCKETS = 2**15
 WIDTH = 128

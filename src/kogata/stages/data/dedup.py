@@ -27,6 +27,8 @@ MUCH_BYTES = 200 * 10**6
 """From so much text on, `auto` takes more than one process."""
 PROCESS_BYTES = 120 * 2**20
 """Peak of each further process."""
+PROCESS_SECONDS = 1.2
+"""Starting them, to take notes and to join bands."""
 MOST_PROCESSES = 8
 RAY_SECONDS = 8.0
 """Starting a Ray of this machine's own."""
@@ -164,8 +166,8 @@ class Dedup(Stage):
             ray = self.processes == "ray"
             count = self.processes if isinstance(self.processes, int) else machine.cores if ray else 1
             peak += PROCESS_BYTES * count if count > 1 and not ray else 0
-            cpu = seconds + taking
-            seconds += taking / count + RAY_SECONDS * ray
+            cpu = seconds + taking + PROCESS_SECONDS * count * (count > 1)
+            seconds += taking / count + PROCESS_SECONDS * (count > 1) + RAY_SECONDS * ray
         return Forecast(
             facts=made,
             cost=Cost(

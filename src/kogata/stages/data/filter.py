@@ -24,6 +24,8 @@ MUCH_BYTES = 200 * 10**6
 BASE_BYTES = 75 * 2**20
 PROCESS_BYTES = 90 * 2**20
 """Peak of each further process."""
+PROCESS_SECONDS = 0.7
+"""Starting them."""
 RAY_SECONDS = 8.0
 """Starting a Ray of this machine's own."""
 MOST_PROCESSES = 8
@@ -140,8 +142,9 @@ class Filter(Stage):
             else:
                 work += size * module.SECONDS_PER_BYTE
         work, alone = machine.paced(work), machine.paced(alone) + sealing
-        seconds = alone + work / count + RAY_SECONDS * ray
-        cpu = alone + work
+        starting = machine.paced(PROCESS_SECONDS) * (count > 1)
+        seconds = alone + work / count + starting + RAY_SECONDS * ray
+        cpu = alone + work + starting * count
         return Forecast(
             facts={key: corpus[key] for key in ("splits", "language_hint") if key in corpus},
             cost=Cost(

@@ -16,8 +16,10 @@ from kogata.core.variants import Choice
 
 MUCH_BYTES = 200 * 10**6
 """From so much text on, `auto` takes more than one process."""
-PROCESS_BYTES = 200 * 2**20
-"""Peak of each further process."""
+PROCESS_BYTES = 70 * 2**20
+"""Peak of each further process, beside what its step holds."""
+PROCESS_SECONDS = 1.4
+"""Starting them, for two passes."""
 MOST_PROCESSES = 8
 RAY_SECONDS = 8.0
 """Starting a Ray of this machine's own."""
@@ -174,7 +176,7 @@ class Select(Stage):
         if self.processes == "auto":
             much = corpus["splits"].get("train", {}).get("bytes", 0) >= MUCH_BYTES
             several = much and getattr(method.variant, "SPREADS", False) and facts.get("model") is None
-            count = _fitting(machine, share) if several else 1
+            count = _fitting(method, machine, share) if several else 1
             why = "by cores and memory" if several else "too little work for more"
             changes["processes"], reasons["processes"] = count, f"{count}: {why}"
         return Resolved(stage=self.model_copy(update=changes), reasons=reasons)
@@ -211,12 +213,13 @@ class Select(Stage):
         ray = spreads and self.processes == "ray"
         count = machine.cores if ray else self.processes if isinstance(self.processes, int) and spreads else 1
         scoring = size / variant.BYTES_PER_SECOND
-        seconds = 0.4 + size / READ_BYTES_PER_SECOND * 2 + scoring / count
+        seconds = 0.4 + size / READ_BYTES_PER_SECOND * 2 + scoring / count + PROCESS_SECONDS * (count > 1)
         seconds = machine.paced(seconds + rows * getattr(variant, "ITEM_SECONDS", 0.0)) + RAY_SECONDS * ray
         peak = 190 * 2**20 + ITEM_BYTES * rows
         held = getattr(variant, "held_bytes", None)
         peak += NGRAM_MODEL_BYTES if held is None else held(rows, size)
-        peak += PROCESS_BYTES * count if count > 1 and not ray else 0
+        if count > 1 and not ray:
+            peak += (PROCESS_BYTES + getattr(variant, "STEP_BYTES", 0)) * count
         if model is not None and ("model" in self.method.variant.NEEDS or self._name == "representative"):
             from kogata.engine import inference_costs as costs
 
@@ -232,7 +235,7 @@ class Select(Stage):
             facts={**made, "splits": splits},
             cost=Cost(
                 seconds=seconds,
-                cpu_seconds=seconds + machine.paced(scoring - scoring / count),
+                cpu_seconds=seconds + machine.paced(scoring - scoring / count + PROCESS_SECONDS * (count - 1)),
                 joules=machine.joules(seconds),
                 peak_bytes=peak,
                 size_bytes=round(SIZE_ON_DISK * written),
@@ -279,9 +282,10 @@ class Select(Stage):
         return select(job, bench, corpus, given.get("target"), model)
 
 
-def _fitting(machine: Machine, share: Share) -> int:
+def _fitting(method: Method, machine: Machine, share: Share) -> int:
     memory = share.memory_bytes or machine.memory_bytes
-    fitting = memory // (2 * PROCESS_BYTES) if memory else MOST_PROCESSES
+    each = PROCESS_BYTES + getattr(method.variant, "STEP_BYTES", 0)
+    fitting = memory // (2 * each) if memory else MOST_PROCESSES
     return max(1, min(machine.cores, fitting, MOST_PROCESSES))
 
 

@@ -235,7 +235,8 @@ class Select(Stage):
             facts={**made, "splits": splits},
             cost=Cost(
                 seconds=seconds,
-                cpu_seconds=seconds + machine.paced(scoring - scoring / count + PROCESS_SECONDS * (count - 1)),
+                cpu_seconds=seconds
+                + machine.paced(scoring - scoring / count + PROCESS_SECONDS * (count - 1)),
                 joules=machine.joules(seconds),
                 peak_bytes=peak,
                 size_bytes=round(SIZE_ON_DISK * written),

@@ -179,7 +179,7 @@ def test_an_adapter_for_another_base_of_the_same_shape(folder: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        ({"peft_type": "LOHA"}, "of this kind"),
+        ({"peft_type": "POLY"}, "of this kind"),
         ({"modules_to_save": ["lm_head"]}, "cannot be read here"),
         ({"bias": "all"}, "biases"),
     ],

@@ -125,7 +125,7 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ) from None
 
 
-def put_on(decoder: Decoder, folder: Path) -> Decoder:
+def put_on(decoder: Any, folder: Path) -> Any:
     """Puts a saved adapter on the model it was trained on.
 
     Args:
@@ -147,6 +147,9 @@ def put_on(decoder: Decoder, folder: Path) -> Decoder:
             remedy="read the model that the adapter was trained on",
         )
     kind = str(config.get("peft_type"))
+    if decoder.spec is None:
+        registry.variant(FOLDER, "peft").load(decoder, config, tensors, str(folder))
+        return decoder.eval()
     refuse_family(decoder.spec, kind.lower())
     _module(kind, folder).load(decoder, config, tensors, str(folder))
     return decoder.eval()
@@ -195,18 +198,21 @@ class Fingerprint:
         return self._found.hexdigest()
 
 
-def fingerprint(decoder: Decoder) -> str:
+def fingerprint(decoder: Any) -> str:
     """Names the weights of a decoder without an adapter."""
     from kogata.engine.convert import peer_tensors
 
     found = Fingerprint()
-    for name, tensor in peer_tensors(decoder):
+    tensors = peer_tensors(decoder) if isinstance(decoder, Decoder) else decoder.model.named_parameters()
+    for name, tensor in tensors:
         found.add(name, tensor)
     return found.digest()
 
 
-def can_merge(decoder: Decoder) -> bool:
+def can_merge(decoder: Any) -> bool:
     """Says whether every change on a decoder is one of weights."""
+    if decoder.spec is None:
+        return hasattr(decoder.tuner, "merge_and_unload")
     of_weights = (hasattr(target.module, "merged") or plain(target.module) for target in targets(decoder))
     return decoder.front is None and all(of_weights)
 
@@ -217,7 +223,7 @@ def plain(layer: Any) -> bool:
 
 
 @torch.no_grad()
-def merge(decoder: Decoder) -> Decoder:
+def merge(decoder: Any) -> Any:
     """Writes every change into the weights it belongs to, in place; the decoder is then plain again.
 
     Raises:
@@ -235,6 +241,10 @@ def merge(decoder: Decoder) -> Decoder:
 
     from kogata.nn.linear import linear
 
+    if decoder.spec is None:
+        decoder.model, decoder.tuner = decoder.tuner.merge_and_unload(), None
+        return decoder
+
     for target in list(targets(decoder)):
         module = target.module
         if plain(module):
@@ -249,7 +259,7 @@ def merge(decoder: Decoder) -> Decoder:
 
 
 @torch.no_grad()
-def merge_checked(decoder: Decoder, ids: Tensor) -> float:
+def merge_checked(decoder: Any, ids: Tensor) -> float:
     """Merges and compares logits of some ids [B, T] before and after; gives the largest relative difference.
 
     Raises:
@@ -280,13 +290,13 @@ def merged_folder(model: Path, adapter: Path, out: Path) -> float:
         Refused: merged and unmerged differ.
     """
     from kogata.engine.chat_template import Template
-    from kogata.engine.convert import load_decoder, save_decoder
+    from kogata.engine.foreign import load_any, save_any
 
-    decoder = put_on(load_decoder(model), adapter)
-    vocab = decoder.spec.vocab_size
+    decoder = put_on(load_any(model), adapter)
+    vocab = decoder.spec.vocab_size if decoder.spec else int(decoder.model.config.vocab_size)
     ids = torch.arange(MERGE_TOKENS, dtype=torch.long)[None] * (vocab // MERGE_TOKENS or 1) % vocab
     gap = merge_checked(decoder, ids)
-    save_decoder(decoder, out, tokenizer_files_from=model)
+    save_any(decoder, out, tokenizer_files_from=model)
     if _facts(adapter).get("template") == "chatml":
         Template.load(model, "chatml").save(out)
     return gap

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from kogata.core.errors import DataError
 from kogata.engine.adapters import Fingerprint, fingerprint
-from kogata.engine.convert import fill, load_decoder, load_spec
+from kogata.engine.convert import fill, load_spec
 from kogata.engine.finetune_costs import Hold
+from kogata.engine.foreign import load_any
 from kogata.engine.heap import trim
 from kogata.engine.hf_folder import safetensors_head, weight_files
 from kogata.engine.streamed import Stream
@@ -41,7 +42,7 @@ def load_base(folder: Path, hold: Hold, streamed: Path | None = None) -> tuple[D
         DataError: see `load_decoder`.
     """
     if hold == "fp32":
-        decoder = load_decoder(folder)
+        decoder = load_any(folder)
         return decoder, fingerprint(decoder)
     decoder = Decoder(load_spec(folder), seed=None)
     blocks, mark = decoder.layers(), Fingerprint()

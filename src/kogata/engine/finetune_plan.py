@@ -32,6 +32,7 @@ def plan_form(
     *,
     batch: int,
     room: int | None,
+    foreign: bool = False,
 ) -> tuple[costs.Form, str]:
     """Chooses what is done to fit the memory, and says what it costs.
 
@@ -43,13 +44,14 @@ def plan_form(
         machine: for the times.
         batch: rows of a step.
         room: bytes of one process; None: no budget.
+        foreign: whether the model runs in transformers' module, which has one form alone.
 
     Raises:
         RecipeError: weights that are trained or merged are to be held in fewer bits.
     """
     settings: Asked = asked
     narrow = getattr(settings.method.variant, "narrow", lambda _: False)(settings.method.settings)
-    narrow = narrow and not settings.merge and machine.device == "cpu"
+    narrow = narrow and not settings.merge and machine.device == "cpu" and not foreign
     if settings.hold not in ("auto", "fp32") and not narrow:
         raise RecipeError(
             "weights that are trained or merged cannot be held in fewer bits",
@@ -58,6 +60,7 @@ def plan_form(
             expected="hold: fp32, or an adapter without PiSSA that is not merged, on a processor",
         )
     again = [False, True] if settings.recompute == "auto" else [settings.recompute]
+    again = [False] if foreign else again
     holds: list[costs.Hold] = ["fp32", "bf16"] if narrow else ["fp32"]
     if settings.hold != "auto":
         holds = [settings.hold]

@@ -11,22 +11,26 @@ from kogata.core.stage import Bench
 from kogata.engine.base_model import load_base
 from kogata.engine.finetune._common import Tuning, Work
 from kogata.engine.finetune_costs import Form
+from kogata.engine.foreign import ForeignPacked
 from kogata.engine.heap import give_back
+from kogata.engine.load import Foreign
 from kogata.engine.objectives import TrainedTokens
 from kogata.engine.rows import RowSampler
-from kogata.nn.decoder import Decoder
 from kogata.nn.kernels import Kernels
 from kogata.nn.packed import PackedHidden
+from kogata.nn.spec import ModelSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
     """A model, and what of it is trained."""
 
-    decoder: Decoder
+    decoder: Any
+    """Ours, or a `Foreign`."""
     tuning: Tuning
     work: Work
-    packed: PackedHidden
+    packed: Any
+    """A `PackedHidden` or a `ForeignPacked`."""
     mark: str
     """The fingerprint of the base's weights."""
 
@@ -36,7 +40,13 @@ class Ready:
 
 
 def make_ready(
-    model: Path, module: Any, settings: Any, form: Form, sampler: RowSampler, bench: Bench
+    model: Path,
+    module: Any,
+    settings: Any,
+    form: Form,
+    sampler: RowSampler,
+    bench: Bench,
+    spec: ModelSpec | None = None,
 ) -> Ready:
     """Reads a model and applies a method; what a method chooses by gradients is chosen.
 
@@ -47,6 +57,7 @@ def make_ready(
         form: how frozen weights are held, and whether activations are computed again.
         sampler: of the rows; it is left where it was.
         bench: of the stage.
+        spec: stands for the shape of a model that only transformers can build.
     """
     give_back()
     decoder, mark = load_base(model, form.hold, bench.checkpoints / f"weights-{bench.rank}.bin")
@@ -54,8 +65,9 @@ def make_ready(
     more = {"encode": _encoder(model)} if getattr(module, "ENCODES", False) else {}
     tuning: Tuning = module.apply(decoder, settings, bench.seed, **more)
     kernels = Kernels.build() if bench.device == "cpu" and bench.machine.compiler else None
-    packed = PackedHidden(decoder, kernels, recompute=form.recompute)
-    work = module.work(decoder.spec, settings)
+    packed: Any = ForeignPacked(decoder) if isinstance(decoder, Foreign) else None
+    packed = packed or PackedHidden(decoder, kernels, recompute=form.recompute)
+    work = module.work(decoder.spec or spec, settings)
     ready = Ready(decoder=decoder, tuning=tuning, work=work, packed=packed, mark=mark)
     if tuning.begin is not None:
         objective, top = ready.objective(), getattr(settings, "top", "all")

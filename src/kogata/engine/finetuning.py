@@ -17,10 +17,11 @@ from kogata.engine import finetune_costs as costs
 from kogata.engine.adapters import MERGE_TOKENS, merge_checked
 from kogata.engine.chat import Turns
 from kogata.engine.chat_template import Choice as TemplateChoice
-from kogata.engine.convert import load_spec, save_decoder
+from kogata.engine.convert import load_spec
 from kogata.engine.finetune._common import Work
 from kogata.engine.finetune_ready import Ready, make_ready
 from kogata.engine.finetune_trials import CLIP, Trained, Tries, build_optimiser
+from kogata.engine.foreign import save_any
 from kogata.engine.frozen import LARGEST_HALF, KeptOutputs
 from kogata.engine.general import GeneralText, language_of, said
 from kogata.engine.heap import give_back, kept
@@ -72,6 +73,8 @@ class Finetuning:
     patience: int = 3
     merge: bool = False
     form: costs.Form = costs.PLAIN
+    spec: Any = None
+    """Stands for the shape of a model that only transformers can build."""
     checkpoint_steps: int | None = None
 
 
@@ -95,9 +98,9 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
     sampler = RowSampler(rows, batch=job.batch, micro=job.micro, seed=bench.seed * 7)
 
     def made(settings: Any) -> Ready:
-        return make_ready(job.model, module, settings, job.form, sampler, bench)
+        return make_ready(job.model, module, settings, job.form, sampler, bench, job.spec)
 
-    spec = load_spec(job.model)
+    spec = job.spec or load_spec(job.model)
     work: Work = module.work(spec, settings)
     planned = _planned_tokens(job, bench, spec, work, rows, length)
     steps = length.steps or planned / (job.batch * rows.tokens / len(rows))
@@ -216,7 +219,7 @@ def _general(job: Finetuning, rendered: RenderedRows, packed: PackedHidden) -> G
     tokenizer, end_id = load_tokenizer(job.model), job.facts.get("end_id")
     if end_id is None:
         end_id = tokenizer.token_to_id(rendered.template.end)
-    window = min(256, packed.decoder.spec.context)
+    window = min(256, job.facts.get("context") or 256)
     general = GeneralText(language_of(job.examples), tokenizer, int(end_id), window)
     if not general:
         return None
@@ -390,7 +393,7 @@ def _write_model(job: Finetuning, bench: Bench, decoder: Any, rendered: Rendered
         ids = torch.from_numpy(rendered.train.ids[:MERGE_TOKENS].astype("int64"))[None]
         gap = merge_checked(decoder, ids.to(bench.device))
         bench.log(f"merged: logits differ by {gap:.1e} of their size")
-    save_decoder(decoder.cpu(), bench.out, tokenizer_files_from=job.model)
+    save_any(decoder.cpu(), bench.out, tokenizer_files_from=job.model)
     rendered.template.save(bench.out)
 
 

@@ -15,7 +15,6 @@ from kogata.core.errors import DataError
 from kogata.engine.convert import load_decoder
 from kogata.engine.sources import Source, end_id_of, find_model
 from kogata.nn.decoder import Decoder
-from kogata.nn.families import FAMILY
 from kogata.nn.spec import ModelSpec
 
 
@@ -76,11 +75,14 @@ class Foreign(nn.Module):
     """
 
     spec = None
+    front = None
 
     def __init__(self, model: Any, context: int | None) -> None:
         super().__init__()
         self.model = model
         self.context = context
+        self.tuner: Any = None
+        """What peft put into the module, where it did."""
 
     @property
     def head_weight(self) -> Tensor:
@@ -146,13 +148,11 @@ def load_model(
         name, adapter = base_of(Path(name)), name
     loaded = load_source(find_model(str(name), revision))
     if adapter is not None:
-        if loaded.spec is None:
+        if loaded.source.role != "decoder":
             raise DataError(
-                "an adapter needs a model that our decoder can express",
+                "an adapter needs a causal language model",
                 where=str(adapter),
                 found=f"architecture {loaded.source.architecture}",
-                expected=f"one of the families {', '.join(FAMILY)}",
-                remedy="merge it with peft and name the merged model",
             )
         if can_merge(put_on(loaded.decoder, Path(adapter))):
             # Merged, it computes the same with no work beside each layer.

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAKES = "model"
+FOREIGN = True
+"""Whether it trains models that only transformers can build."""
 
 
 class Settings(VariantSettings):

@@ -34,6 +34,8 @@ from kogata.nn.spec import ModelSpec
 
 MAKES = "adapter"
 PEFT_TYPE = "LORA"
+FOREIGN = True
+"""Whether it trains models that only transformers can build: peft puts the change into their modules."""
 
 
 class Settings(UpperLayers):
@@ -110,6 +112,8 @@ def apply(decoder: Any, settings: Settings, seed: int) -> Tuning:
     from kogata.nn.adapters.lora import LowRank
 
     spec = decoder.spec
+    if spec is None:
+        return _in_peft(decoder, settings, seed)
     names, first = set(_chosen(spec, settings)), first_layer(settings.top, spec.layers)
     generator = torch.Generator().manual_seed(seed)
     decoder.requires_grad_(False)
@@ -131,6 +135,22 @@ def apply(decoder: Any, settings: Settings, seed: int) -> Tuning:
         _save(made, settings, folder, base)
 
     return Tuning(groups=groups, first=first, save=save)
+
+
+def _in_peft(decoder: Any, settings: Settings, seed: int) -> Tuning:
+    from kogata.engine.finetune import peft
+
+    config = {
+        "peft_type": PEFT_TYPE,
+        "r": settings.rank,
+        "lora_alpha": settings.scale * (settings.rank**0.5 if settings.rslora else settings.rank),
+        "use_rslora": settings.rslora,
+        "use_dora": settings.dora,
+        "target_modules": settings.layers or "all-linear",
+    }
+    return peft.tuning_of(
+        peft.put(decoder, config, 0, seed, "method.lora of train.finetune"), -1, settings.b_ratio
+    )
 
 
 def _save(made: list[tuple[Target, Any]], settings: Settings, folder: Path, base: str | None) -> None:

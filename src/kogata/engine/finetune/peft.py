@@ -34,6 +34,8 @@ from kogata.engine.finetune._common import (
 from kogata.nn.spec import ModelSpec
 
 MAKES = "adapter"
+FOREIGN = True
+"""Whether it trains models that only transformers can build."""
 WHERE = "method.peft of train.finetune"
 OWN = {"lora", "ia3", "prefix_tuning", "prompt_tuning", "shira"}
 """Tuners that are methods here."""
@@ -96,8 +98,7 @@ def tuners() -> list[str]:
 def work(spec: ModelSpec, settings: Settings) -> Work:
     """Counts what is trained, roughly: each tuner has a count of its own."""
     first = lowest_layer(settings.top, spec, "peft")
-    if importlib.util.find_spec("peft") is None:
-        raise _missing(WHERE)
+    need(WHERE)
     rank = settings.settings.get("r", 16)
     rank = rank if isinstance(rank, int) and rank > 0 else 16
     shapes = layer_shapes(spec).values()
@@ -119,6 +120,10 @@ def lr(spec: ModelSpec, settings: Settings) -> tuple[float, str]:
 
 def apply(decoder: Any, settings: Settings, seed: int) -> Tuning:
     """Puts the tuner's layers in the place of the linear ones and freezes everything else."""
+    if decoder.spec is None:
+        chosen = settings.settings.get("target_modules", "all-linear")
+        config = {**settings.settings, "peft_type": settings.tuner.upper(), "target_modules": chosen}
+        return tuning_of(put(decoder, config, 0, seed, WHERE))
     first = first_layer(settings.top, decoder.spec.layers)
     names = list(layer_shapes(decoder.spec))
     chosen: Any = settings.settings.get("target_modules", names)
@@ -127,8 +132,22 @@ def apply(decoder: Any, settings: Settings, seed: int) -> Tuning:
         chosen = [peer for peer in every if peer.endswith(tuple(f".{name}" for name in chosen))]
     config = {**settings.settings, "peft_type": settings.tuner.upper(), "target_modules": chosen}
     decoder.requires_grad_(False)
-    model = _put(decoder, config, first, seed, WHERE)
+    return tuning_of(put(decoder, config, first, seed, WHERE), first)
+
+
+def tuning_of(model: Any, first: int = -1, ratio: float = 1.0) -> Tuning:
+    """Gives what is trained of a model of peft's, and what saves it.
+
+    Args:
+        model: peft's.
+        first: the lowest layer with something trained.
+        ratio: LoRA+: how many times A's learning rate B has.
+    """
     named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    last = [item for item in named if ".lora_B." in item[0]] if ratio != 1 else []
+    chosen = {name for name, _ in last}
+    groups = [([item for item in named if item[0] not in chosen], 1.0), *([(last, ratio)] if last else [])]
+    kind = str(model.peft_config["default"].peft_type.value)
 
     def save(folder: Path, base: str | None) -> None:
         from peft import get_peft_model_state_dict
@@ -140,9 +159,9 @@ def apply(decoder: Any, settings: Settings, seed: int) -> Tuning:
         for name in ("peft_type", "task_type", "base_model_name_or_path", "inference_mode"):
             held.pop(name, None)
         plain = {name: sorted(value) if isinstance(value, set) else value for name, value in held.items()}
-        write_adapter(folder, settings.tuner.upper(), base, plain, tensors)
+        write_adapter(folder, kind, base, plain, tensors)
 
-    return Tuning(groups=[(named, 1.0)], first=first, save=save)
+    return Tuning(groups=groups, first=first, save=save)
 
 
 def load(decoder: Any, config: dict[str, Any], tensors: dict[str, Any], where: str) -> None:
@@ -153,7 +172,7 @@ def load(decoder: Any, config: dict[str, Any], tensors: dict[str, Any], where: s
         EnvironmentProblem: peft is not installed.
     """
     try:
-        model = _put(decoder, config, 0, 0, where)
+        model = put(decoder, config, 0, 0, where)
     except RecipeError as error:
         raise DataError(error.what, where=where, found=error.found, expected=error.expected) from None
     from peft import set_peft_model_state_dict
@@ -177,17 +196,16 @@ def _unfit(where: str, found: str) -> DataError:
     )
 
 
-def _put(decoder: Any, settings: dict[str, Any], first: int, seed: int, where: str) -> Any:
+def put(decoder: Any, settings: dict[str, Any], first: int, seed: int, where: str) -> Any:
     """Lets peft change the linear layers under the names transformers gives them; gives its model."""
-    import torch
-
-    if importlib.util.find_spec("peft") is None:
-        raise _missing(where)
-    from peft import get_peft_model
-
+    need(where)
     from kogata.nn.adapters.joined import Joined, Names, split
 
     config = _config(settings, where)
+    if decoder.spec is None:
+        decoder.requires_grad_(False)
+        decoder.tuner = _changed(decoder.model, config, seed, where)
+        return decoder.tuner
     names = Names()
     every = [target for target in targets(decoder) if target.layer >= first]
     for target in every:
@@ -196,12 +214,7 @@ def _put(decoder: Any, settings: dict[str, Any], first: int, seed: int, where: s
         ):
             names.put(peer, piece)
     before = names.sums()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            model = get_peft_model(names, config)  # type: ignore[arg-type]
-        except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError, AttributeError) as error:
-            raise _refused(where, f"{type(error).__name__}: {error}"[:400]) from None
+    model = _changed(names, config, seed, where)
     if names.sums() != before:
         raise RecipeError(
             "this tuner changes the model's own weights at its start",
@@ -215,6 +228,19 @@ def _put(decoder: Any, settings: dict[str, Any], first: int, seed: int, where: s
     return model
 
 
+def _changed(module: Any, config: Any, seed: int, where: str) -> Any:
+    """Puts the tuner's layers into a module."""
+    import torch
+    from peft import get_peft_model
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return get_peft_model(module, config)
+        except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError, AttributeError) as error:
+            raise _refused(where, f"{type(error).__name__}: {error}"[:400]) from None
+
+
 def _config(settings: dict[str, Any], where: str) -> Any:
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
@@ -225,7 +251,9 @@ def _config(settings: dict[str, Any], where: str) -> Any:
     known = made.__dataclass_fields__
     apart = ("peft_type", "task_type", "auto_mapping")
     given = {name: value for name, value in settings.items() if name not in apart}
-    strange = [name for name in given if name not in known]
+    # What another version of peft wrote is passed over where it says nothing.
+    strange = [name for name, value in given.items() if name not in known and value]
+    given = {name: value for name, value in given.items() if name in known}
     if strange:
         near = suggest(strange[0], known)
         raise RecipeError(
@@ -250,7 +278,13 @@ def _refused(where: str, found: str) -> RecipeError:
     )
 
 
-def _missing(where: str) -> EnvironmentProblem:
-    return EnvironmentProblem(
-        "the library peft is not installed", where=where, found="no package peft", remedy=INSTALL
-    )
+def need(where: str) -> None:
+    """Refuses to go on where peft is not installed.
+
+    Raises:
+        EnvironmentProblem: with what installs it.
+    """
+    if importlib.util.find_spec("peft") is None:
+        raise EnvironmentProblem(
+            "the library peft is not installed", where=where, found="no package peft", remedy=INSTALL
+        )

@@ -9,7 +9,6 @@ from pydantic import Field, model_validator
 
 from kogata.core.amounts import Cost, Forecast, Seconds, format_bytes
 from kogata.core.artifact import Kind
-from kogata.core.errors import RecipeError
 from kogata.core.receipt import Machine
 from kogata.core.shape import Count, Precision
 from kogata.core.stage import Bench, Facts, Given, Resolved, Share, Slot, Stage, one
@@ -31,7 +30,8 @@ class Finetune(Stage):
     all share (a system message) is computed once, attention stays within a row, and only tokens that are
     trained go through the head. With `lora`, `ia3`, `sparse`, `prompt` and `prefix` an adapter comes out that
     peft reads, with `adapter` one that only Kogata reads; with `full`, `freeze` or `merge: true` a whole
-    model. What follows in the recipe takes model and adapter together, or refuses.
+    model. What follows in the recipe takes model and adapter together, or refuses. A model that only
+    transformers can build is trained in its module: with `lora` and `peft` through peft, and with `full`.
 
     `batch` counts rows here. The held-out rows are looked at eight times; the weights that were best on them
     are kept, and training ends early when they stay the best. A fixed general text in the rows' language is
@@ -138,7 +138,7 @@ class Finetune(Stage):
         from kogata.engine.finetune._common import refuse_merge
         from kogata.engine.finetune_plan import plan_form
 
-        spec, examples = _spec(facts), _examples(facts)
+        (spec, foreign), examples = self._spec(facts), _examples(facts)
         module, settings = self.method.variant, self.method.settings
         work, room = module.work(spec, settings), _room(share)
         if self.merge:
@@ -152,7 +152,14 @@ class Finetune(Stage):
         most = min(spec.context, MOST_CONTEXT) if self.context == "auto" else self.context
         rows = costs.guess_rows(examples, "train", (facts["model"] or {}).get("vocab_size"), most)
         form, reason = plan_form(
-            self, spec, work, rows, machine, batch=8 if self.batch == "auto" else self.batch, room=room
+            self,
+            spec,
+            work,
+            rows,
+            machine,
+            batch=8 if self.batch == "auto" else self.batch,
+            room=room,
+            foreign=foreign,
         )
         for name in ("hold", "recompute"):
             if getattr(self, name) == "auto":
@@ -212,7 +219,13 @@ class Finetune(Stage):
         held = (_examples(facts).get("splits") or {}).get("heldout") or {}
         layers = self._open_layers and bool(held.get("examples"))
         return plan_trials(
-            _spec(facts), rows, planned or 0, self.batch, seconds, rates=self.lr == "auto", layers=layers
+            self._spec(facts)[0],
+            rows,
+            planned or 0,
+            self.batch,
+            seconds,
+            rates=self.lr == "auto",
+            layers=layers,
         )
 
     def _step(
@@ -223,7 +236,7 @@ class Finetune(Stage):
 
         model = facts["model"]
         assert model is not None and isinstance(self.batch, int) and isinstance(self.context, int)
-        spec, form = _spec(facts), self._chosen()
+        (spec, _), form = self._spec(facts), self._chosen()
         work = self.method.variant.work(spec, self.method.settings)
         rows = costs.guess_rows(_examples(facts), "train", model.get("vocab_size"), self.context)
         micro = costs.micro_tokens(spec, work, _room(share), form)
@@ -235,7 +248,7 @@ class Finetune(Stage):
         """States what will be made, and what it will take by a guess of the tokens in the rows' bytes."""
         from kogata.engine import finetune_costs as costs
 
-        spec, examples = _spec(facts), _examples(facts)
+        (spec, _), examples = self._spec(facts), _examples(facts)
         model = facts["model"]
         assert model is not None and isinstance(self.batch, int) and isinstance(self.context, int)
         form = self._chosen()
@@ -305,7 +318,7 @@ class Finetune(Stage):
 
         examples, model = one(given, "examples"), one(given, "model")
         assert isinstance(self.batch, int) and isinstance(self.context, int)
-        spec, form = _spec({"model": model.facts}), self._chosen()
+        (spec, foreign), form = self._spec({"model": model.facts}), self._chosen()
         module, settings = self.method.variant, self.method.settings
         clocked = self.clocked(bench.share)
         job = Finetuning(
@@ -335,9 +348,18 @@ class Finetune(Stage):
             patience=self.patience,
             merge=self.merge,
             form=form,
+            spec=spec if foreign else None,
             checkpoint_steps=None if self.checkpoint_every == "auto" else self.checkpoint_every,
         )
         return finetune(job, bench)
+
+    def _spec(self, facts: Mapping[str, Facts | None]) -> tuple[Any, bool]:
+        """Gives the model's shape, and whether it stands for one that only transformers can build."""
+        from kogata.engine.finetune._foreign import base_spec
+
+        model = facts["model"]
+        assert model is not None
+        return base_spec(model, self.method)
 
     def _chosen(self) -> Any:
         from kogata.engine.finetune_costs import Form
@@ -373,28 +395,3 @@ def _examples(facts: Mapping[str, Facts | None]) -> Facts:
     examples = facts["examples"]
     assert examples is not None
     return examples
-
-
-def _spec(facts: Mapping[str, Facts | None]) -> Any:
-    from kogata.nn.families import FAMILY
-    from kogata.nn.spec import ModelSpec
-
-    model = facts["model"]
-    assert model is not None
-    if not model.get("spec"):
-        raise RecipeError(
-            "this model cannot be fine-tuned here yet",
-            where="train.finetune, slot model",
-            found=f"architecture {model.get('architecture')}",
-            expected=f"one of the families {', '.join(FAMILY)}",
-            remedy="choose a model of one of these families; for text and labels use train.classify",
-        )
-    spec = ModelSpec.from_dict(dict(model["spec"]))
-    if spec.sharing is not None:
-        raise RecipeError(
-            "a model with shared layers cannot be fine-tuned yet",
-            where="train.finetune, slot model",
-            found=f"sharing {spec.sharing}",
-            expected="a model whose layers have weights of their own",
-        )
-    return spec

@@ -1,10 +1,10 @@
 """What the rules of data.filter leave out: of clean text, and of junk, by bytes. Nothing is trained.
 
 Clean: novels, manuals, web articles and C4, and Japanese stories and manuals. Junk: spam, pages as raw HTML
-(English and Japanese), words in random order (in Japanese: characters). Every family judges all of it as one
-corpus, alone, with its defaults and the stage's own rules off; `own` is the stage without families, `web` the
-four families for the web together. `classifier` learns from the edited text that comes with Kogata, of which
-no document is in the corpus.
+(English and Japanese), words in random order (in Japanese: characters), which stand in one line. Every family
+judges all of it as one corpus, alone, with its defaults and the stage's own rules off; `own` is the stage
+without families, `web` the four families for the web together. `classifier` learns from the edited text that
+comes with Kogata, of which no work is in the corpus.
 
     python benchmarks/bench_filters.py --full [--data FOLDER]
 """

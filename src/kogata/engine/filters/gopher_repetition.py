@@ -7,7 +7,10 @@ Pays when: the text is from the web: pages made by programs repeat themselves.
 Hurts when: repetition is meant: songs, rules, tables in words.
 Cost: about 10 s for 100 MB on one core.
 Source: Rae et al. 2021 (arXiv 2112.11446), appendix A.1.1, table A1.
-Measured here: not yet measured.
+Measured here: 10.3% [filters.json:arms.gopher_repetition.clean:.1%] of the bytes
+    of clean text went (of a Japanese manual
+    26.6% [filters.json:arms.gopher_repetition.parts.manuals_ja:.1%]), and
+    16.5% [filters.json:arms.gopher_repetition.junk:.1%] of junk's: raw Japanese HTML.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class Filter(Stage):
 
     takes = {"corpus": Slot(kinds=(Kind.CORPUS,))}
     makes = Kind.CORPUS
-    version = 2
+    version = 3
     cost_only = frozenset({"processes"})
 
     min_characters: int | None = Field(default=20, ge=0, description="characters a document has at least")

@@ -60,8 +60,9 @@ format: $(READY_DEV)  ## let ruff put the sources in order
 bench: $(READY_DEV)  ## the quick form of every benchmark, each into benchmarks/results
 	@for b in benchmarks/bench_*.py; do echo "== $$b"; $(BIN)/python $$b --quick || exit 1; done
 
-figures: $(READY_DEV)  ## write the measured figures into README and docs
+figures: $(READY_DEV)  ## write the measured figures into README and docs, and draw the plots
 	$(BIN)/python scripts/figures.py
+	$(BIN)/python scripts/plots.py
 
 docs: $(READY_DEV)  ## write docs/stages.md from the stages' cards
 	$(BIN)/python scripts/stage_pages.py

@@ -2,18 +2,22 @@
 
 Both sides train on the same token ids, mask, rank, rate and schedule, float32, rows of the same batches in
 the same order (`plain`), the peer also in batches of like length (`grouped`) and, TRL, end to end in rows of
-512 tokens (`packed`), which it may choose instead.
+512 tokens (`packed`), which it may choose instead. The rows are batches of like length out of a pool of
+400, so that `grouped` pads as little as it does on a whole data set.
 Tokens per second are of non-padding tokens, from the end of the first step to the end of the last: building,
 loading and the first step's warming up are counted on neither side. Peak memory is the whole process's.
 Held-out loss is computed by one code for both sides. Parts:
 
     lora    tokens per second, memory, losses: ours, TRL plain, grouped and packed
     full    the same for every weight: ours in 6 GiB, Trainer plain, Trainer grouped
-    top     three epochs: the top third of the layers, whose inputs are kept, against all layers
+    top     three epochs: the top third of the layers, whose inputs are kept; all layers; TRL plain
     memory  LoRA within 1.2 GiB for the whole process
     kill    SIGKILL at a random moment, resumed: the same adapter, bit for bit?
     same    our adapter in peft, our merged model in transformers: the same logits?
+    bf16    lora once more with products in bf16, TRL under autocast (only where a processor has such)
     large   a random model of 1 billion weights within 5 GiB (only when asked for: needs 9 GB of disk)
+
+Parts run at different times are kept side by side in the result: each has its date and commit.
 
     python benchmarks/bench_finetune.py --full [--part lora] [--rows FILE.jsonl.gz]
 """
@@ -29,16 +33,20 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import common
 
-PARTS = ("lora", "full", "top", "memory", "kill", "same")
+PARTS = ("lora", "full", "top", "memory", "kill", "same", "bf16")
+MODEL = "smollm2"
 RANK, ALPHA, BATCH = 16, 32, 8
 RATES = {"lora": 1e-3, "full": 1e-4}
-HELDOUT = 8
+POOL, HELDOUT = 400, 24
 SETTINGS = {"lora": ("plain", "grouped", "packed"), "full": ("plain", "grouped")}
+OURS = {"kogata": "fp32", "kogata_bf16": "bf16"}
+"""Our sides, and the format of their products."""
 PEER = ["torch==2.13.0", "transformers==5.23.0", "accelerate", "numpy"]
 PEER += ["peft==0.21.2", "trl==1.16.0", "datasets==5.2.0"]
 
@@ -51,22 +59,34 @@ def main() -> None:
         ("--rows", {"help": "JSON lines with question and answer, gzipped"}),
     )
     source = rows_file(options.rows)
+    name = "finetune" if options.full else "finetune-quick"
     with common.empty_store() as folder:
-        work = Work(folder, source, 32 if options.full else 16)
-        result: dict[str, Any] = {"rows": source.name, "train_rows": work.count, "tokens": work.tokens}
+        work = Work(folder, source, 48 if options.full else 16)
+        result = earlier(name)
+        about = {"rows": source.name, "train_rows": work.count, "tokens": work.tokens}
         parts = options.part or (PARTS if options.full else ("lora", "kill", "same"))
         repeats = 3 if options.full else 1
-        if "lora" in parts or "full" in parts:
-            methods = [name for name in ("lora", "full") if name in parts]
-            result |= versus(work, methods, repeats)
-        for name, run in (
-            ("top", top), ("memory", memory), ("kill", kill), ("same", same), ("large", large)
+
+        def keep(part: str, found: dict[str, Any]) -> None:
+            result[part] = {"date": common.now(), "commit": common.commit(), **about, **found}
+            common.write_result(name, result)
+            print(f"{part}: {json.dumps(brief(found))}", file=sys.stderr)
+
+        methods = [part for part in ("lora", "full") if part in parts]
+        for method, found in versus(work, methods, repeats):
+            keep(method, found)
+        for part, run in (
+            ("top", top), ("memory", memory), ("kill", kill), ("same", same), ("bf16", bf16), ("large", large)
         ):  # fmt: skip
-            if name in parts:
-                result[name] = run(work)
-                print(f"{name}: {json.dumps(brief(result[name]))}", file=sys.stderr)
-    name = "finetune" if options.full else "finetune-quick"
-    common.write_result("-".join([name, *(options.part or [])]), result)
+            if part in parts:
+                keep(part, run(work))
+
+
+def earlier(name: str) -> dict[str, Any]:
+    """Gives the parts that an earlier call wrote."""
+    path = common.RESULTS / f"{name}.json"
+    held = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {part: held[part] for part in (*PARTS, "large") if part in held}
 
 
 def rows_file(given: str | None) -> Path:
@@ -92,47 +112,71 @@ class Work:
     def __init__(self, folder: Path, source: Path, count: int) -> None:
         self.folder, self.count = folder, count
         with gzip.open(source, "rt", encoding="utf-8") as file:
-            rows = [json.loads(line) for _, line in zip(range(count + HELDOUT), file, strict=False)]
+            rows = [json.loads(line) for _, line in zip(range(POOL + HELDOUT), file, strict=False)]
         renamed = [{"prompt": row["question"], "completion": row["answer"]} for row in rows]
-        for name, some in (("train", renamed[:count]), ("heldout", renamed[count:])):
-            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in some)
-            (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
-        path = common.recipe(folder, "read", {"stages": self.reading(heldout=str(folder / "heldout.jsonl"))})
-        common.kogata("run", str(path), cwd=folder)
-        made = {item.stage: Path(item.path or "") for item in receipts(folder / "runs" / "read")}
+        pool, heldout = renamed[:POOL], renamed[POOL:]
+        self._write("heldout", heldout)
+        self._write("train", pool)
+        self._write("train", alike(pool, self._read("pool").train, count))
+        rendered = self._read("read")
+        self.heldout = rendered.heldout
+        self._order(rendered.train)
+
+    def _write(self, name: str, rows: list[dict[str, str]]) -> None:
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (self.folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+
+    def _read(self, name: str) -> Any:
+        """Renders the rows as they lie now; every one must be there."""
+        from kogata.engine.rendered import render_rows
+
+        stages = self.reading(heldout=str(self.folder / "heldout.jsonl"))
+        path = common.recipe(self.folder, name, {"stages": stages})
+        common.kogata("run", str(path), cwd=self.folder)
+        made = {item.stage: Path(item.path or "") for item in receipts(self.folder / "runs" / name)}
         self.model = made["model.read"]
-        self._render(made["data.read"])
+        rendered = render_rows(made["data.read"], self.model, context=2048)
+        assert len(rendered.train) == (POOL if name == "pool" else self.count)
+        return rendered
 
     def reading(self, heldout: Any = 0) -> list[dict[str, Any]]:
         """Gives the stages before training."""
         path = str(self.folder / "train.jsonl")
         read = {"path": path, "kind": "examples", "heldout": heldout}
-        return [{"data.read": read}, {"model.read": {"name": "smollm2"}}]
+        return [{"data.read": read}, {"model.read": {"name": MODEL}}]
 
-    def _render(self, examples: Path) -> None:
-        from kogata.engine.rendered import render_rows
+    def _order(self, rows: Any) -> None:
+        """Writes the rows as the peers take them: in our order, and in batches of like length."""
         from kogata.engine.rows import RowSampler
 
-        rendered = render_rows(examples, self.model, context=2048)
-        rows, self.heldout = rendered.train, rendered.heldout
-        assert len(rows) == self.count
-        order = RowSampler(rows, batch=BATCH, micro=1024, seed=0).order(range(len(rows)))
-        self.lengths: list[int] = []
-        self.rows = self.folder / "rows.jsonl"
-        with self.rows.open("w", encoding="utf-8") as file:
-            for row in order:
-                start, stop = int(rows.offsets[row]), int(rows.offsets[row + 1])
-                ids = rows.ids[start:stop].tolist()
-                self.lengths.append(len(ids))
-                counts = rows.weights[start - row : stop - row - 1].tolist()
-                labels = [-100, *(one if count else -100 for one, count in zip(ids[1:], counts, strict=True))]
-                file.write(json.dumps({"input_ids": ids, "labels": labels}) + "\n")
-        self.tokens = sum(self.lengths)
+        sampler = RowSampler(rows, batch=BATCH, micro=1024, seed=0)
+        self._lengths = [int(rows.offsets[row + 1] - rows.offsets[row]) for row in range(len(rows))]
+        self._taken = sampler.order
+        self.tokens = sum(self._lengths)
+        by_length = sorted(range(len(rows)), key=self._lengths.__getitem__)
+        batches = [by_length[start : start + BATCH] for start in range(0, len(rows), BATCH)]
+        random.Random(0).shuffle(batches)
+        orders = {
+            "plain": sampler.order(range(len(rows))),
+            "grouped": [row for some in batches for row in some],
+        }
+        for name, order in orders.items():
+            with (self.folder / f"{name}.jsonl").open("w", encoding="utf-8") as file:
+                for row in order:
+                    file.write(json.dumps(labelled(rows, row)) + "\n")
         self.ids = [rows.ids[int(rows.offsets[row]) : int(rows.offsets[row]) + 96].tolist() for row in (0, 1)]
+
+    def step_tokens(self, steps: int) -> list[int]:
+        """Counts the tokens of each step, on each side up to a row's last trained one."""
+        taken = self._taken(range(steps * BATCH))
+        return [
+            sum(self._lengths[row] for row in taken[at * BATCH : (at + 1) * BATCH]) for at in range(steps)
+        ]
 
     def train(self, name: str, budget: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
         """Fine-tunes once with Kogata; gives what it took and where the result lies."""
-        stages = [*self.reading(), {"train.finetune": {"batch": BATCH, "warmup": 0, **settings}}]
+        chosen = {"batch": BATCH, "warmup": 0, "precision": "fp32", **settings}
+        stages = [*self.reading(), {"train.finetune": chosen}]
         parts = {"seed": 0, "stages": stages} | ({"budget": budget} if budget else {})
         path = common.recipe(self.folder, name, parts)
         common.kogata("run", str(path), "--fresh", "train.finetune", cwd=self.folder)
@@ -142,11 +186,9 @@ class Work:
 
         rows = read_metrics(run)
         assert receipt.cost is not None and receipt.forecast is not None
-        tokens = [row["tokens"] for row in rows]
-        step_tokens = [after - before for before, after in zip([0, *tokens], tokens, strict=False)]
         return {
             "step_ends": [row["seconds"] for row in rows],
-            "step_tokens": step_tokens,
+            "step_tokens": self.step_tokens(len(rows)),
             "losses": [row["loss"] for row in rows],
             "peak_bytes": max(item.cost.peak_bytes or 0 for item in receipts(run) if item.cost),
             "stage_peak_bytes": receipt.cost.peak_bytes,
@@ -173,6 +215,25 @@ class Work:
         return heldout_loss(packed, self.heldout, look_rows(self.heldout, 10**9))
 
 
+def alike(pool: list[dict[str, str]], rows: Any, count: int) -> list[dict[str, str]]:
+    """Takes batches of like length, from short to long evenly, and mixes their rows."""
+    by_length = sorted(range(len(pool)), key=lambda row: int(rows.offsets[row + 1] - rows.offsets[row]))
+    whole, wanted = len(pool) // BATCH, count // BATCH
+    starts = [int((number + 0.5) * whole / wanted) * BATCH for number in range(wanted)]
+    found = [row for start in starts for row in by_length[start : start + BATCH]]
+    random.Random(0).shuffle(found)
+    return [pool[row] for row in found]
+
+
+def labelled(rows: Any, row: int) -> dict[str, list[int]]:
+    """Gives a row as token ids and labels."""
+    start, stop = int(rows.offsets[row]), int(rows.offsets[row + 1])
+    ids = rows.ids[start:stop].tolist()
+    counts = rows.weights[start - row : stop - row - 1].tolist()
+    labels = [-100, *(one if count else -100 for one, count in zip(ids[1:], counts, strict=True))]
+    return {"input_ids": ids, "labels": labels}
+
+
 def receipts(run: Path) -> list[Any]:
     """Reads a run's receipts."""
     from kogata.runtime.ledger import read_receipts
@@ -186,10 +247,9 @@ def rate(row: dict[str, Any], first: int = 1, last: int | None = None) -> float:
     return sum(tokens[first:]) / (ends[-1] - ends[first - 1])
 
 
-def versus(work: Work, methods: list[str], repeats: int) -> dict[str, Any]:
-    """Runs ours and the peers in turn, in another order every time."""
-    python = common.environment("trl", PEER)
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {
+def versus(work: Work, methods: list[str], repeats: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Runs ours and the peers in turn, in another order every time; gives what is known after each turn."""
+    arms: dict[str, dict[str, list[dict[str, Any]]]] = {
         method: {"kogata": [], **{name: [] for name in SETTINGS[method]}} for method in methods
     }
     for repeat in range(repeats):
@@ -197,52 +257,75 @@ def versus(work: Work, methods: list[str], repeats: int) -> dict[str, Any]:
             sides = ["kogata", *SETTINGS[method]]
             if method == "full" and repeat:
                 # Of every weight, the peer's slower setting is run once: it is no bar.
-                sides = ["kogata", max(SETTINGS["full"], key=lambda name: rate(found["full"][name][0]))]
+                sides = ["kogata", max(SETTINGS["full"], key=lambda name: rate(arms["full"][name][0]))]
             for side in sides if repeat % 2 == 0 else sides[::-1]:
-                row = one(work, method, side, repeat, python)
-                found[method][side].append(row)
+                row = one(work, method, side, repeat)
+                arms[method][side].append(row)
                 said = f"{row['tokens_per_second']:.1f} tokens/s, {row['peak_bytes'] / 2**30:.2f} GiB"
                 print(f"{method} {side}: {said}, held-out {row['heldout_loss']:.4f}", file=sys.stderr)
-    result: dict[str, Any] = {}
-    for method, sides in found.items():
-        speeds = {side: [row["tokens_per_second"] for row in rows] for side, rows in sides.items()}
-        middle = {side: statistics.median(rows) for side, rows in speeds.items()}
-        best = max(SETTINGS[method], key=lambda name: middle[name])
-        peaks = {side: statistics.median(row["peak_bytes"] for row in rows) for side, rows in sides.items()}
-        result[method] = {
-            "arms": sides,
-            "best_setting": best,
-            "speed_over_plain": middle["kogata"] / middle["plain"],
-            "speed_over_best": middle["kogata"] / middle[best],
-            "memory_share_of_plain": peaks["kogata"] / peaks["plain"],
-            "first_loss_gap": abs(sides["kogata"][0]["losses"][0] - sides["plain"][0]["losses"][0]),
-        }
-    return result
+            yield method, ratios(method, arms[method])
 
 
-def one(work: Work, method: str, side: str, repeat: int, python: Path) -> dict[str, Any]:
+def ratios(method: str, sides: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Sets the medians of the sides against each other."""
+    middle = {
+        side: statistics.median(row["tokens_per_second"] for row in rows) for side, rows in sides.items()
+    }
+    peaks = {side: statistics.median(row["peak_bytes"] for row in rows) for side, rows in sides.items()}
+    best = max(SETTINGS[method], key=lambda name: middle[name])
+    ours, plain = sides["kogata"][0]["losses"], sides["plain"][0]["losses"]
+    return {
+        "arms": sides,
+        "best_setting": best,
+        "speed_over_plain": middle["kogata"] / middle["plain"],
+        "speed_over_best": middle["kogata"] / middle[best],
+        "memory_share_of_plain": peaks["kogata"] / peaks["plain"],
+        "first_loss_gap": abs(ours[0] - plain[0]),
+        "curve_gap": max(abs(a - b) for a, b in zip(ours, plain, strict=True)),
+    }
+
+
+def one(work: Work, method: str, side: str, repeat: int) -> dict[str, Any]:
     """Trains one side once and scores it."""
     name = f"{method}-{side}-{repeat}"
-    if side == "kogata":
+    if side in OURS:
         chosen: Any = {"lora": {"rank": RANK, "alpha": ALPHA}} if method == "lora" else method
         budget = {"memory": "6GiB"} if method == "full" else None
-        row = work.train(name, budget, method=chosen, lr=RATES[method], epochs=1)
+        row = work.train(name, budget, method=chosen, lr=RATES[method], epochs=1, precision=OURS[side])
         place = Path(row.pop("path"))
-        # Of the same rows in the same order; what stands behind the last trained token is in neither count.
-        starts = range(0, work.count, BATCH)
-        row["step_tokens"] = [sum(work.lengths[start : start + BATCH]) for start in starts]
     else:
         place = work.folder / name
         script = str(common.ROOT / "benchmarks" / "peers" / "hf_finetune.py")
-        words = [method, side, str(work.model), str(work.rows), str(place), str(RATES[method]), "1"]
-        words.append(str(BATCH))
-        row = common.run_peer(python, script, *words, cwd=work.folder)
+        rows = work.folder / ("grouped.jsonl" if side == "grouped" else "plain.jsonl")
+        words = [method, side, str(work.model), str(rows), str(place), str(RATES[method]), "1", str(BATCH)]
+        row = common.run_peer(common.environment("trl", PEER), script, *words, cwd=work.folder)
     return {**row, "tokens_per_second": rate(row), "heldout_loss": work.score(place)}
 
 
+def bf16(work: Work) -> dict[str, Any]:
+    """LoRA with products in bf16, ours and TRL's, and both in float32, in turn."""
+    from kogata.runtime.machine import machine_profile
+
+    if not machine_profile().bf16_flops:
+        return {"left_out": "this processor has no fast 16-bit products"}
+    arms: dict[str, list[dict[str, Any]]] = {name: [] for name in ("kogata", "plain", "kogata_bf16", "bf16")}
+    for repeat in range(2):
+        for side in list(arms)[:: 1 - 2 * repeat]:
+            arms[side].append(one(work, "lora", side, 20 + repeat))
+    speed = {side: statistics.mean(row["tokens_per_second"] for row in rows) for side, rows in arms.items()}
+    return {
+        "arms": arms,
+        "ours_over_float32": speed["kogata_bf16"] / speed["kogata"],
+        "theirs_over_float32": speed["bf16"] / speed["plain"],
+        "over_theirs": speed["kogata_bf16"] / speed["bf16"],
+        "heldout_loss": {side: rows[0]["heldout_loss"] for side, rows in arms.items()},
+    }
+
+
 def top(work: Work) -> dict[str, Any]:
-    """Three epochs with the top third of the layers, and with all of them."""
-    found: dict[str, Any] = {}
+    """Three epochs with the top third of the layers, and with all of them; one of TRL's beside, plain."""
+    plain = one(work, "lora", "plain", 9)
+    found: dict[str, Any] = {"plain": plain}
     steps = -(-work.count // BATCH)
     for name, layers in (("third", "third"), ("all", "all")):
         method = {"lora": {"rank": RANK, "alpha": ALPHA, "top": layers}}
@@ -251,7 +334,10 @@ def top(work: Work) -> dict[str, Any]:
         row["later_tokens_per_second"] = rate(row, first=steps)
         row["tokens_per_second"] = rate(row)
         found[name] = row
-    found["loss_ratio"] = found["third"]["heldout_loss"] / found["all"]["heldout_loss"]
+    third, theirs = found["third"], plain["tokens_per_second"]
+    found["later_over_plain"] = third["later_tokens_per_second"] / theirs
+    found["whole_over_plain"] = third["tokens_per_second"] / theirs
+    found["loss_ratio"] = third["heldout_loss"] / found["all"]["heldout_loss"]
     return found
 
 
@@ -274,7 +360,7 @@ def kill(work: Work) -> dict[str, Any]:
     lines = (work.folder / "train.jsonl").read_text(encoding="utf-8").splitlines(True)
     few.write_text("".join(lines[:8]), encoding="utf-8")
     stages = [{"data.read": {"path": str(few), "kind": "examples", "heldout": 0.2}}]
-    stages += [{"model.read": {"name": "smollm2"}}]
+    stages += [{"model.read": {"name": MODEL}}]
     method = {"lora": {"rank": RANK, "top": "third"}}
     stages += [{"train.finetune": {"batch": 2, "epochs": 2, "checkpoint_every": 1, "method": method}}]
     digests, starts, seconds, moment = [], [], 0.0, None

@@ -7,11 +7,14 @@ tried. The clock runs from data in memory to final weights; Kogata's includes it
 compiling, the peer's is Trainer.train alone.
 
     python benchmarks/bench_novels.py --full [--corpus FOLDER]
+    python benchmarks/bench_novels.py --long 1200 [--corpus FOLDER]
 """
 
 from __future__ import annotations
 
+import glob
 import gzip
+import json
 import statistics
 import sys
 from pathlib import Path
@@ -26,14 +29,16 @@ PEER_VOCABULARY = 4096
 
 def main() -> None:
     """Runs both sides in turn and writes novels.json."""
-    options = common.arguments(__doc__ or "", ("--corpus", {"help": "folder with prose/ and heldout/"}))
+    options = common.arguments(
+        __doc__ or "",
+        ("--corpus", {"help": "folder with prose/ and heldout/"}),
+        ("--long", {"type": float, "help": "seconds of one pair at the rate that won in novels.json"}),
+    )
+    train, held = places(options.corpus)
     corpus = common.corpus_folder(options.corpus)
-    if corpus is not None:
-        train = str(corpus / "prose" / "*.txt.gz")
-        held = str(corpus / "heldout" / "val-fiction-*.txt.gz")
-    else:
-        train = str(common.ROOT / "examples" / "data" / "novels" / "*.txt.gz")
-        held = str(common.ROOT / "examples" / "data" / "novels-heldout" / "*.txt.gz")
+    if options.long:
+        long_pair(options.long, train, held)
+        return
     seconds = 288.0 if options.full else 60.0
     seeds = [0, 1, 2] if options.full else [0]
     rates = PEER_RATES if options.full else PEER_RATES[1:2]
@@ -41,6 +46,36 @@ def main() -> None:
         result = compare(folder, train, held, seconds, seeds, rates)
     result["corpus"] = "English novels (50 train, 3 held out)" if corpus else "examples/data/novels"
     common.write_result("novels" if options.full else "novels-quick", result)
+
+
+def places(given: str | None) -> tuple[str, str]:
+    """Gives the patterns of the novels for training and of those held out; the examples' without a corpus."""
+    corpus = common.corpus_folder(given)
+    if corpus is not None:
+        return str(corpus / "prose" / "*.txt.gz"), str(corpus / "heldout" / "val-fiction-*.txt.gz")
+    novels = common.ROOT / "examples" / "data"
+    return str(novels / "novels" / "*.txt.gz"), str(novels / "novels-heldout" / "*.txt.gz")
+
+
+def read(pattern: str) -> list[str]:
+    """Reads packed texts in the order of their names."""
+    return [gzip.open(name, "rt", encoding="utf-8").read() for name in sorted(glob.glob(pattern))]
+
+
+def long_pair(seconds: float, train: str, held: str) -> None:
+    """Runs each side once, the peer at the rate that won the shorter runs, and writes novels-long.json."""
+    before = json.loads((common.RESULTS / "novels.json").read_text(encoding="utf-8"))
+    rate = before["arms"]["peer"][0]["lr"]
+    python = common.environment("hf", ["torch==2.13.0", "transformers==5.23.0", "accelerate", "numpy"])
+    with common.empty_store() as folder:
+        files, texts = prepare_peer(folder, train, held)
+        mine = run_ours(folder, train, held, texts, seconds, 0)
+        show("kogata", mine)
+        peer = run_peer(python, folder, files, texts, seconds, rate, 0)
+        show("peer", peer)
+    result = {"seconds": seconds, "arms": {"peer": [peer], "kogata": [mine]}}
+    gain = peer["bits_per_byte"] - mine["bits_per_byte"]
+    common.write_result("novels-long", {**result, "gain_bits_per_byte": [gain], "reached": gain >= 0.15})
 
 
 def compare(
@@ -88,14 +123,11 @@ def compare(
 
 def prepare_peer(folder: Path, train: str, held: str) -> tuple[dict[str, Path], list[str]]:
     """Encodes the text as the peer's user would: byte-level BPE, an end token before each novel."""
-    import glob
-
     import numpy as np
     from tokenizers import ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast
 
-    texts = [gzip.open(name, "rt", encoding="utf-8").read() for name in sorted(glob.glob(train))]
-    heldout = [gzip.open(name, "rt", encoding="utf-8").read() for name in sorted(glob.glob(held))]
+    texts, heldout = read(train), read(held)
     tokenizer = ByteLevelBPETokenizer()
     tokenizer.train_from_iterator(texts, vocab_size=PEER_VOCABULARY, special_tokens=["<eos>"])
     tokenizer.save(str(folder / "peer.json"))

@@ -143,9 +143,19 @@ def run_nanogpt(python: Path, checkout: Path, iterations: int, seed: int) -> dic
     return {"seed": seed, "stepping_seconds": stepping, "step_seconds": usual, **row}
 
 
-def run_ours(folder: Path, text: str, seconds: float, seed: int) -> dict[str, Any]:
-    """Trains Kogata's default by character within so many seconds and scores its exported folder."""
-    name = f"shakespeare-{seed}"
+def run_ours(
+    folder: Path,
+    text: str,
+    seconds: float,
+    seed: int,
+    *,
+    name: str = "",
+    more: dict[str, Any] | None = None,
+    block: int = BLOCK,
+) -> dict[str, Any]:
+    """Trains Kogata by character within so many seconds and scores its exported folder."""
+    name = name or f"shakespeare-{seed}"
+    settings = {"context": BLOCK, **(more or {})}
     path = common.recipe(
         folder,
         name,
@@ -160,7 +170,7 @@ def run_ours(folder: Path, text: str, seconds: float, seed: int) -> dict[str, An
                 },
                 {"tokenizer.train": {"method": "characters"}},
                 {"tokenizer.encode": {}},
-                {"train.pretrain": {"time": f"{seconds - AROUND_SECONDS:.2f}s", "context": BLOCK}},
+                {"train.pretrain": {"time": f"{seconds - AROUND_SECONDS:.2f}s", **settings}},
                 {"export": {"formats": ["hf"]}},
             ],
         },
@@ -177,12 +187,12 @@ def run_ours(folder: Path, text: str, seconds: float, seed: int) -> dict[str, An
         "steps": receipt.facts["training"]["steps"],
         "parameters": receipt.facts["parameters"],
         "architecture": receipt.facts["architecture"],
-        "loss": score(run / "model", text[int(len(text) * 0.9) :]),
+        "loss": score(run / "model", text[int(len(text) * 0.9) :], block),
     }
 
 
-def score(folder: Path, text: str) -> float:
-    """Gives the mean loss in nats per character in blocks of 64, by plain transformers, no end token."""
+def score(folder: Path, text: str, block: int = BLOCK) -> float:
+    """Gives the mean loss in nats per character in such blocks, by plain transformers, no end token."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -192,8 +202,8 @@ def score(folder: Path, text: str) -> float:
     assert len(ids) == len(text), "the tokenizer is not by character"
     total, count = 0.0, 0
     with torch.no_grad():
-        for start in range(0, len(ids) - 1, BLOCK):
-            y = ids[start + 1 : start + BLOCK + 1]
+        for start in range(0, len(ids) - 1, block):
+            y = ids[start + 1 : start + block + 1]
             x = ids[start : start + len(y)]
             logits = model(input_ids=x[None]).logits[0]
             total += torch.nn.functional.cross_entropy(logits, y, reduction="sum").item()

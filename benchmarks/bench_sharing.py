@@ -75,9 +75,9 @@ def main() -> None:
     against = {}
     for name, rows in arms.items():
         lost = [row["bits_per_byte"] - one["bits_per_byte"] for row, one in zip(rows, whole, strict=True)]
-        share = rows[0]["parameters"] / whole[0]["parameters"]
-        good = share <= MOST_PARAMETERS and statistics.median(lost) <= MOST_LOSS
-        against[name] = {"parameters_share": share, "lost_bits_per_byte": lost, "reached": good}
+        shares = {of: rows[0][of] / whole[0][of] for of in ("parameters", "file_bytes")}
+        good = max(shares.values()) <= MOST_PARAMETERS and statistics.median(lost) <= MOST_LOSS
+        against[name] = {"shares": shares, "lost_bits_per_byte": lost, "reached": good}
     del against["unshared"]
     result = {"seconds": seconds, "seeds": seeds, "models": ARMS, "arms": arms, "against": against}
     common.write_result("sharing" if options.full else "sharing-quick", result)

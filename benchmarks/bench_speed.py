@@ -2,8 +2,9 @@
 
 The same Llama shapes (tied, context 256, 2,048 tokens a step, float32), the same text, in turn, several
 rounds. The peer's clock runs over Trainer.train alone; ours over the training steps from the first on
-(`stepping`), and once more over the whole stage with imports, start and writing (`stage`). Ours is measured
-with AdamW, which the peer has, and with the default optimiser.
+(`tokens_per_second`), and once more over the whole stage with imports, start and writing
+(`tokens_per_second_of_the_stage`). Ours is measured with AdamW, which the peer has and which is the default,
+and with Muon.
 
     python benchmarks/bench_speed.py --full
 """
@@ -61,6 +62,8 @@ def ours(folder: Path, name: str, optimizer: str, seconds: float, turn: int) -> 
     assert receipt.cost is not None and receipt.cost.seconds is not None
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [row for row in map(json.loads, lines) if "loss" in row]
+    if len(rows) < 3:
+        raise SystemExit(f"{label}: {len(rows)} steps in {seconds} s measure nothing; is the machine busy?")
     first, last = rows[0], rows[-1]
     stepping = (last["tokens"] - first["tokens"]) / (last["seconds"] - first["seconds"])
     return {
@@ -81,17 +84,17 @@ def main() -> None:
     with common.empty_store() as folder:
         files, _ = bench_novels.prepare_peer(folder, NOVELS, HELD)
         for name in names:
-            arms: dict[str, list[dict[str, Any]]] = {"peer": [], "adamw": [], "default": []}
+            arms: dict[str, list[dict[str, Any]]] = {"peer": [], "adamw": [], "muon": []}
             for turn in range(rounds):
                 arms["adamw"].append(ours(folder, name, "adamw", seconds, turn))
                 arms["peer"].append(peer(python, folder, files, name, seconds))
-                arms["default"].append(ours(folder, name, "auto", seconds, turn))
+                arms["muon"].append(ours(folder, name, "muon", seconds, turn))
                 said = {arm: round(rows[-1]["tokens_per_second"]) for arm, rows in arms.items()}
                 print(f"{name}: {said}", file=sys.stderr, flush=True)
             speed = {arm: [row["tokens_per_second"] for row in rows] for arm, rows in arms.items()}
             faster = {
                 arm: [a / b for a, b in zip(speed[arm], speed["peer"], strict=True)]
-                for arm in ("adamw", "default")
+                for arm in ("adamw", "muon")
             }
             median = {arm: statistics.median(rows) for arm, rows in faster.items()}
             shapes[name] = {"arms": arms, "faster": faster, "median_faster": median}

@@ -102,6 +102,7 @@ def receipts() -> list[Receipt]:
             "kept": 17,
             "kept_bytes": 9_812_004,
             "reasons": {},
+            "extra": {"mended_documents": 2, "undecodable_bytes": 41, "nul_characters": 1},
         },
         "data.filter": {
             "read": 17 * 96,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import sys
@@ -14,7 +15,7 @@ import pytest
 from fabricated_run import receipts, write_run
 
 from kogata import api, cli
-from kogata.core.errors import DataError, Refused, Stopped
+from kogata.core.errors import DataError, EnvironmentProblem, Refused, Stopped
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -68,6 +69,9 @@ def test_the_release_is_told(call: Call) -> None:
     assert call("--version") == (0, f"kogata {__version__}\n", "")
 
 
+QUICKSTART = Path(__file__).resolve().parents[1] / "examples" / "quickstart.yaml"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -86,6 +90,11 @@ def test_the_release_is_told(call: Call) -> None:
         (["run", "missing.yaml"], ["missing.yaml"]),
         (["report", "missing"], ["not a run's folder", "missing"]),
         (["stages", "data.raed"], ["data.read"]),
+        (["plan", str(QUICKSTART), "--set", "n_embd=64"], ["did you mean 'train.pretrain.model.width'?"]),
+        (
+            ["plan", str(QUICKSTART), "--set", "vocab_size=20"],
+            ["too small for single bytes", "--set vocab_size=20", "at least 257", "method: characters"],
+        ),
         (["new", "quikstart"], ["did you mean 'quickstart'?"]),
         (["new", "--data", "nowhere/*.txt"], ["nowhere/*.txt"]),
     ],
@@ -109,9 +118,12 @@ def test_mistakes_exit_2_with_a_remedy(arguments: list[str], words: list[str], c
         (Stopped("stopped by Ctrl-C", remedy="the same command goes on"), 130, ["stopped", "goes on"]),
         (KeyboardInterrupt(), 130, ["stopped"]),
         (DataError("bad row", where="a.csv:3", found="x\ny"), 2, ["a.csv:3", "x\n" + " " * 12 + "y"]),
+        (OSError(errno.ENOSPC, "x"), 2, ["the disk is full", "free some space"]),
+        (PermissionError(errno.EACCES, "x", "store"), 2, ["no permission", "store", "KOGATA_HOME"]),
+        (FileNotFoundError(errno.ENOENT, "x", "lost"), 1, ["our bug", "FileNotFoundError"]),
         (ZeroDivisionError("division by zero"), 1, ["our bug", "ZeroDivisionError", "traceback"]),
     ],
-    ids=["refused", "stopped", "ctrl-c", "data", "bug"],
+    ids=["refused", "stopped", "ctrl-c", "data", "full", "forbidden", "lost", "bug"],
 )
 def test_exit_codes(
     error: BaseException, code: int, words: list[str], call: Call, monkeypatch: pytest.MonkeyPatch
@@ -218,6 +230,44 @@ def test_generate_streams_and_reads_a_pipe(call: Call, monkeypatch: pytest.Monke
     assert json.loads(out) == {"prompt": "x", "text": " of the 猫"}
 
 
+def test_a_model_that_is_not_there_is_said_before_any_text(call: Call) -> None:
+    code, out, err = call("generate", "nowhere", "The end")
+    assert code == 2 and out == "" and "no such model" in err and "nowhere" in err
+
+
+class FakeTalk:
+    """Answers with what it was asked."""
+
+    def __init__(self) -> None:
+        self.messages: list[dict[str, str]] = []
+        self.forgotten = 0
+
+    def say(self, text: str) -> Any:
+        self.messages += [{"role": "user", "content": text}, {"role": "assistant", "content": f"{text}!"}]
+        return iter([text, "!"])
+
+    def again(self) -> None:
+        self.messages.clear()
+
+
+def test_chat_answers_a_question_a_pipe_and_json(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def chat(model: str, **rest: Any) -> FakeTalk:
+        seen.append((model, rest))
+        return FakeTalk()
+
+    monkeypatch.setattr(api, "chat", chat)
+    code, out, _ = call("chat", "runs/support", "荷物は？", "--system", "s", "--tokens", "5", "--seed", "7")
+    assert code == 0 and out == "荷物は？!\n"
+    assert seen == [("runs/support", {"system": "s", "tokens": 5, "temperature": 0.7, "seed": 7})]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one\n\n二\n/new\nthree\n"))
+    assert call("chat", "m")[1] == "one!\n二!\nthree!\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one\n二\n"))
+    found = json.loads(call("chat", "m", "--json")[1])["messages"]
+    assert [message["content"] for message in found] == ["one", "one!", "二", "二!"]
+
+
 def test_compare_reads_the_values_to_try(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
     gap = {"mean": -0.0312, "low": -0.041, "high": -0.02, "pairs": 3}
@@ -295,12 +345,34 @@ def test_store_lists_and_frees(call: Call, fresh_home: Path, monkeypatch: pytest
     assert code == 2 and "unit" in err
 
 
-def test_doctor_looks_without_changing(call: Call, fresh_home: Path) -> None:
+def test_doctor_looks_without_changing(call: Call, fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kogata.runtime import machine
+
+    found = {"device": "cpu", "gemm_flops": 1.84e11, "gemm_small_flops": 1e11, "stream_bytes": 1.7e10,
+             "text_bytes": 1.6e6, "cpu_share": 0.99}  # fmt: skip
+    monkeypatch.setattr(machine, "_probe", lambda cores, device, bf16: found)
     code, out, _ = call("doctor", "--json")
     checks = {check["name"]: check for check in json.loads(out)}
     assert {"python", "torch", "llama.cpp", "C++ compiler", "memory", "store"} <= set(checks)
+    assert checks["speed"]["found"] == "products 184GFLOP/s, copying 17GB/s, text on one core 1.6MB/s"
     assert code == (2 if any(check["state"] == "bad" for check in checks.values()) else 0)
     assert not (fresh_home / "store").exists()
+
+
+def test_doctor_says_when_the_computer_cannot_be_measured(
+    call: Call, fresh_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kogata.runtime import machine
+
+    def torchless(cores: int, device: str, bf16: bool) -> Any:
+        raise EnvironmentProblem("torch is not installed", remedy="install Kogata with its dependencies")
+
+    monkeypatch.setattr(machine, "_probe", torchless)
+    code, out, _ = call("doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(out)}
+    assert code == 2 and checks["speed"] | {"found": ""} == {
+        "name": "speed", "state": "bad", "found": "", "remedy": "install Kogata with its dependencies",
+    }  # fmt: skip
 
 
 # Starting from an example

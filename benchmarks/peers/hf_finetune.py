@@ -2,11 +2,12 @@
 
 What a careful user would write: float32 and no checkpointing of activations, against both libraries'
 defaults, which are many times slower on a processor. Rows come as token ids and labels, so that both sides
-train on the same tokens; `plain` takes them in the order of the file, `grouped` in batches of like length,
-`packed` (TRL's) lays them end to end in rows of 512 tokens, as many rows a step as hold about as many tokens.
-The clock runs over `train()` alone.
+train on the same tokens, and are taken in the order of the file: for `grouped` one whose batches are of like
+length, as `group_by_length` makes them on a larger data set. `packed` (TRL's) lays them end to end in rows of
+512 tokens (of the longest row, if that is more), as many rows a step as hold about as many tokens.
+`bf16` is `plain` under autocast. The clock runs over `train()` alone.
 
-    python hf_finetune.py lora|full plain|grouped|packed MODEL ROWS.jsonl OUT LR EPOCHS BATCH
+    python hf_finetune.py lora|full plain|grouped|packed|bf16 MODEL ROWS.jsonl OUT LR EPOCHS BATCH
 """
 
 import json
@@ -21,10 +22,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCa
 method, setting, folder, rows, out = sys.argv[1:6]
 lr, epochs, batch_rows = float(sys.argv[6]), float(sys.argv[7]), int(sys.argv[8])
 RANK, ALPHA = 16, 32
-PACK = 512
 
 with open(rows, encoding="utf-8") as file:
     examples = [json.loads(line) for line in file]
+PACK = max(512, *(len(row["input_ids"]) for row in examples))
 model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 tokenizer = AutoTokenizer.from_pretrained(folder)
 packed = setting == "packed"
@@ -35,7 +36,7 @@ pad = tokenizer.pad_token_id or 0
 options = {
     "output_dir": out + "-trainer",
     "use_cpu": True,
-    "bf16": False,
+    "bf16": setting == "bf16",
     "gradient_checkpointing": False,
     "per_device_train_batch_size": batch_rows,
     "num_train_epochs": epochs,
@@ -48,7 +49,7 @@ options = {
     "save_strategy": "no",
     "disable_tqdm": True,
     "seed": 0,
-    "train_sampling_strategy": "group_by_length" if setting == "grouped" else "sequential",
+    "train_sampling_strategy": "sequential",
 }
 step_ends: list[float] = []
 step_tokens: list[int] = []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from kogata.api import Recipe, Run, check, compare, generate, load_run, plan, run, schema
+    from kogata.api import Recipe, Run, chat, check, compare, generate, load_run, plan, run, schema
     from kogata.core.amounts import Budget, Cost
     from kogata.core.errors import KogataError
     from kogata.core.receipt import Receipt
@@ -29,6 +29,7 @@ _WHERE = {
     "compare": "api",
     "load_run": "api",
     "generate": "api",
+    "chat": "api",
     "schema": "api",
     "Run": "api",
     "Recipe": "api",
@@ -52,6 +53,7 @@ __all__ = [
     "Recipe",
     "Run",
     "Stage",
+    "chat",
     "check",
     "compare",
     "generate",

@@ -185,7 +185,10 @@ def generate(
     top_p: float | None = None,
     seed: int = 0,
 ) -> Iterator[str]:
-    """Continues a prompt piece by piece. `model` is a run, a folder, a .gguf file or a hub name."""
+    """Continues a prompt piece by piece. `model` is a run, a folder, a .gguf file or a hub name.
+
+    The model is loaded before this returns: what is wrong with it is said before any text.
+    """
     from kogata.engine.generate import generate_text
     from kogata.engine.load import load_model
 
@@ -194,9 +197,35 @@ def generate(
         loaded = load_model(model_folder(place), adapter=adapter_folder(place))
     else:
         loaded = load_model(model)
-    yield from generate_text(
+    return generate_text(
         loaded, prompt, max_tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
     )
+
+
+def chat(
+    model: str,
+    *,
+    system: str | None = None,
+    tokens: int = 512,
+    temperature: float = 0.7,
+    seed: int = 0,
+) -> Any:
+    """Opens a conversation: `chat(model).say("…")` gives the answer piece by piece.
+
+    `model` is a run, a folder, an adapter's folder, a .gguf file or a hub name.
+    """
+    from kogata.engine.adapters import is_adapter
+    from kogata.engine.load import load_model
+    from kogata.engine.talk import Talk, renderer_of
+
+    place = Path(model)
+    if place.is_dir():
+        adapter = place if is_adapter(place) else adapter_folder(place)
+        loaded = load_model(model_folder(place), adapter=None if adapter == place else adapter)
+    else:
+        loaded, adapter = load_model(model), None
+    renderer = renderer_of(loaded, adapter)
+    return Talk(loaded, renderer, system=system, tokens=tokens, temperature=temperature, seed=seed)
 
 
 def stages() -> list[str]:
@@ -239,6 +268,7 @@ __all__ = [
     "Recipe",
     "Run",
     "Stopped",
+    "chat",
     "check",
     "compare",
     "generate",

@@ -85,6 +85,13 @@ def parser_of(verb: str, about: str | None) -> Parser:
         add("--tokens", type=int, default=100, metavar="N", help="at most so many tokens (default: 100)")
         add("--temperature", type=float, default=0.8, metavar="T", help="0 is greedy (default: 0.8)")
         add("--seed", type=int, default=0, metavar="N", help="the same seed writes the same (default: 0)")
+    if verb == "chat":
+        add("model", metavar="MODEL", help="a run's folder, a model's or adapter's, a .gguf file, a hub name")
+        add("question", nargs="?", metavar="TEXT", help="ask this alone (default: talk in the terminal)")
+        add("--system", metavar="TEXT", help="the system message")
+        add("--tokens", type=int, default=512, metavar="N", help="of an answer at most (default: 512)")
+        add("--temperature", type=float, default=0.7, metavar="T", help="0 is greedy (default: 0.7)")
+        add("--seed", type=int, default=0, metavar="N", help="the same seed answers the same (default: 0)")
     if verb == "store":
         add("action", nargs="?", choices=["list", "rm", "free"], default="list")
         add("names", nargs="*", metavar="OBJECT", help="of rm: what to remove, as listed")

@@ -40,6 +40,7 @@ usage: kogata VERB ...
   compare RECIPE         was it worth it? with and without, paired seeds, an interval
   check DATA             what is wrong with rows to learn from: a table, or a recipe that reads one
   generate MODEL [TEXT]  let a model write on
+  chat MODEL [TEXT]      talk with a model in the terminal
   stages [NAME]          the techniques; one technique's card and every setting
   store [list|rm|free]   what is kept for reuse, and how to free it
   schema                 the JSON Schema of a recipe, for editors
@@ -171,6 +172,25 @@ def generate(args: argparse.Namespace) -> None:
     print()
 
 
+def chat(args: argparse.Namespace) -> None:
+    """Talks with a model in its chat format: a question, or a conversation in the terminal."""
+    from kogata import api
+    from kogata.report import talking
+
+    conversation = api.chat(
+        args.model, system=args.system, tokens=args.tokens, temperature=args.temperature, seed=args.seed
+    )
+    if args.json:
+        for asked in [args.question] if args.question else filter(None, map(str.strip, sys.stdin)):
+            for _ in conversation.say(asked):
+                pass
+        emit(args.json, {"messages": conversation.messages}, "")
+    elif args.question:
+        talking.answer(conversation, args.question, stay=False)
+    else:
+        talking.talk(conversation, args.model)
+
+
 def store(args: argparse.Namespace) -> None:
     """Lists or frees what is kept for reuse."""
     from kogata import api
@@ -231,7 +251,7 @@ def folder_of(args: argparse.Namespace) -> Path | None:
 
 VERBS = {
     verb.__name__: verb
-    for verb in (new, plan, run, report, compare, check, generate, stages, store, schema, doctor)
+    for verb in (new, plan, run, report, compare, check, generate, chat, stages, store, schema, doctor)
 }
 
 
@@ -255,7 +275,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         raise unknown_argument(verb, parser, word)
     args.verb = verb
     if getattr(args, "processes", 1) < 1 or getattr(args, "seeds", 1) < 1:
-        raise RecipeError("a number of processes or seeds must be at least 1")
+        raise RecipeError(
+            "a number of processes or seeds must be at least 1", found=f"kogata {' '.join(argv)}"
+        )
     return args
 
 
@@ -291,8 +313,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        show_bug(error, as_json)
-        return 1
+        known = _of_this_computer(error)
+        if known is None:
+            show_bug(error, as_json)
+            return 1
+        show_error(known, as_json)
+        return known.exit_code
+
+
+def _of_this_computer(error: Exception) -> KogataError | None:
+    """Says what a failed read or write means: a full disk or a missing permission is no bug of ours."""
+    if not isinstance(error, OSError):
+        return None
+    from kogata.runtime.system import explain_os_error
+
+    return explain_os_error(error)
 
 
 if __name__ == "__main__":

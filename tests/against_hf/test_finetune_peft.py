@@ -86,7 +86,8 @@ def test_a_saved_adapter_in_peft(folder: Path, module: Any, settings: dict[str, 
     wrote = generate(decoder, [3, 4, 5], 6)
     assert generate(load_model(tmp_path).decoder, [3, 4, 5], 6) == wrote
     again = put_on(load_decoder(folder), tmp_path)
-    assert float((again(IDS) - ours).abs().max()) < 1e-5
+    # By the size of the logits: products with wide vectors round otherwise than narrow ones.
+    assert float((again(IDS) - ours).abs().max()) < 1e-5 * float(ours.abs().max())
     merge_checked(decoder, IDS)
     save_decoder(decoder, tmp_path / "merged", tokenizer_files_from=folder)
     assert float((theirs(tmp_path / "merged")(IDS).logits - ours).abs().max()) < 1e-4

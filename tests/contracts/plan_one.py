@@ -2,8 +2,9 @@
 
 import json
 import sys
+from dataclasses import replace
 
-from kogata.core.receipt import Machine
+from kogata.core.receipt import TEXT_BYTES, Machine
 from kogata.core.registry import registry
 from kogata.core.stage import Share
 
@@ -114,4 +115,7 @@ first, second = once(), once()
 assert json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True), "not pure"
 again = stage.resolve(facts, MACHINE, share).stage
 assert again.resolve(facts, MACHINE, share).stage == again, "resolving what is resolved changes it"
+# A computer that is half as fast at plain work, its matrix products the same.
+slow = replace(MACHINE, text_bytes=TEXT_BYTES / 2)
+first["slow_seconds"] = stage.resolve(facts, slow, share).stage.forecast(facts, slow, share).cost.seconds
 json.dump(first, sys.stdout)

@@ -28,6 +28,19 @@ def test_suggestions_know_slips_and_peers_names(word: str, meant: str | None) ->
     assert suggest(word, ["lr", "steps", "batch"]) == meant
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("n_layer", "layers"),
+        ("n_embd", "width"),
+        ("hidden_size", "width"),
+        ("num_key_value_heads", "kv_heads"),
+    ],
+)
+def test_peers_names_of_a_models_shape_are_known(word: str, meant: str) -> None:
+    assert suggest(word, ["family", "layers", "width", "heads", "kv_heads", "ffn_width"]) == meant
+
+
 def test_an_unknown_stage_names_the_nearest() -> None:
     with pytest.raises(RecipeError, match=r"did you mean 'data.read'"):
         Registry().stage("data.raed")

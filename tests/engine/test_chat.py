@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_pieces import KINDS, made, model
 
 from kogata.core.errors import DataError
 from kogata.engine.chat import Renderer, Template, Unfit, render
@@ -129,6 +130,25 @@ def test_every_training_prefix_is_the_generation_prompt_of_smollm2(
         assert renderer.prompt_ids(asked) == expected
     whole = renderer.render(conversation(TALK[:3])).ids
     assert whole == theirs.apply_chat_template(TALK[:3], return_dict=False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_training_prefix_is_the_generation_prompt_of_sentencepiece(tmp_path: Path, kind: str) -> None:
+    """Some of these put a space before every text, and so before every piece of one."""
+    tokenizer = model(tmp_path / "model", made(kind))
+    for choice in ("auto", "plain"):
+        renderer = Renderer(tokenizer, Template.load(tmp_path / "model", choice))
+        for asked, answered in (("猫は？", "ねこです。"), ("Where is it?", "It is here."), ("x\n", "\ny")):
+            fields = {"prompt": asked, "completion": answered}
+            example = Example(id="1", form="completion", fields=fields)
+            (row,) = renderer.rows(example)
+            prompt = renderer.prompt_ids(example.messages()[:-1])
+            start = next(at for at, weight in enumerate(row.weights) if weight)
+            assert row.ids[:start] == prompt and renderer.end_id in row.ids[start:]
+            trained = [token for token, weight in zip(row.ids, row.weights, strict=True) if weight]
+            text = "".join(str(tokenizer.id_to_token(token)) for token in trained)
+            if answered.isascii() and "\n" not in answered:
+                assert text.replace("▁", " ") == f"{answered}</s>"
 
 
 def test_an_answer_never_joins_with_the_end_of_its_prompt(tmp_path: Path) -> None:

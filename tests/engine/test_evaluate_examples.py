@@ -9,7 +9,7 @@ import pytest
 import torch
 from small_models import small_spec, write_small_model
 
-from kogata.engine.evaluate_examples import answer_loss, answers, renderer_of
+from kogata.engine.evaluate_examples import answer_loss, answers, copied, renderer_of
 from kogata.engine.examples import Example, ExamplesWriter
 from kogata.engine.load import load_model
 
@@ -70,3 +70,17 @@ def test_samples_answer_the_prompt_and_texts_are_begun(model: Any, tmp_path: Pat
     assert found[0]["expected"] == "Grey." and found == answers(
         loaded, renderer, tmp_path / "rows", "heldout", count=3, max_tokens=6
     )
+
+
+def test_answers_that_stand_in_the_training_rows_are_counted(tmp_path: Path) -> None:
+    writer = ExamplesWriter(tmp_path)
+    for number, text in enumerate(["The sea is grey.", "海は 青い。\nとても青い。"]):
+        writer.write(row(number, "?", text), "train")
+    writer.close()
+    shown = [
+        {"text": "The sea  is grey.\n", "expected": "The sea is blue."},
+        {"text": "海は 青い。", "expected": "海は 青い。 とても青い。"},
+        {"text": "sea is grey.", "expected": "Grey."},
+        {"text": " ", "expected": "x"},
+    ]
+    assert copied(shown, tmp_path) == {"answers": 4, "copied": 2, "expected_copied": 1}

@@ -9,7 +9,7 @@ import torch
 from small_models import random_decoder, small_spec, write_small_model
 
 from kogata.core.errors import DataError
-from kogata.engine.generate import _pieces, generate, generate_text, generate_tokens
+from kogata.engine.generate import generate, generate_text, generate_tokens, pieces
 from kogata.engine.load import Foreign, load_model
 from kogata.nn.spec import FAMILIES
 
@@ -91,8 +91,8 @@ def test_text_comes_in_whole_characters(tmp_path: Path) -> None:
     write_small_model(tmp_path)
     loaded = load_model(tmp_path)
     ids = loaded.encode("猫が海辺に。 The cat — sat")
-    assert "".join(_pieces(loaded.tokenizer, iter(ids))) == "猫が海辺に。 The cat — sat"
-    assert all("\ufffd" not in piece for piece in _pieces(loaded.tokenizer, iter(ids)))
+    assert "".join(pieces(loaded.tokenizer, iter(ids))) == "猫が海辺に。 The cat — sat"
+    assert all("\ufffd" not in piece for piece in pieces(loaded.tokenizer, iter(ids)))
     first = "".join(generate_text(loaded, "猫が", max_tokens=20, seed=1))
     assert first == "".join(generate_text(loaded, "猫が", max_tokens=20, seed=1))
     assert isinstance("".join(generate_text(loaded, "", max_tokens=5)), str)

@@ -13,11 +13,12 @@ from training_bench import Killed, TrainingBench, make_tokens
 
 from kogata.core.artifact import Artifact
 from kogata.core.errors import DataError, KogataError, RecipeError, Stopped
-from kogata.engine.loop import Moment, Outcome, Technique, Training, train
+from kogata.engine.loop import Outcome, Training, train
 from kogata.engine.objectives import LanguageModelling
 from kogata.engine.optimisers import build_optimiser
 from kogata.engine.sampler import Batch, StepBatch, WindowSampler
 from kogata.engine.schedule import StepSchedule, TimeSchedule
+from kogata.engine.technique import Moment, Technique
 from kogata.engine.tokens import TokenStore
 from kogata.nn.decoder import Decoder
 from kogata.nn.spec import ModelSpec

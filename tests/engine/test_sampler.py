@@ -114,3 +114,22 @@ def test_ramp_goes_from_short_to_long_and_resumes() -> None:
     other.load(made.state())
     a, b = (next(iter(s.take(progress=0.9).parts)).inputs for s in (made, other))
     assert a.equal(b)
+
+
+def test_documents_apart_begin_with_the_end_token_before_them() -> None:
+    ids, offsets = stream()
+    made = WindowSampler(ids, offsets, context=9, batch=3, micro=2, seed=3, apart=True)
+    plain = WindowSampler(ids, offsets, context=9, batch=3, micro=2, seed=3)
+    last = {int(end) - 1 for end in offsets[1:]}
+    whole = inner = 0
+    for _ in range(2 * made.windows // 3):  # Past the first epoch.
+        for part, other in zip(made.take().parts, plain.take().parts, strict=True):
+            assert (part.inputs == other.inputs).all() and other.documents is None
+            wanted = [[i for i in range(1, 9) if row[i] in last] + [9] for row in part.inputs.tolist()]
+            if part.documents is None:
+                assert all(len(ends) == 1 for ends in wanted)
+                whole += 1
+            else:
+                assert part.documents == wanted
+                inner += 1
+    assert whole and inner

@@ -13,8 +13,9 @@ from training_bench import MACHINE, Killed, TrainingBench, make_tokens
 
 from kogata.core.artifact import Artifact
 from kogata.engine.costs import head_gradient_flops, head_updates, step_cost
-from kogata.engine.loop import Moment, Technique, train
+from kogata.engine.loop import train
 from kogata.engine.parallel import Group
+from kogata.engine.technique import Moment, Technique
 from kogata.nn.spec import ModelSpec
 from tests.engine.test_loop import same, training, weights
 

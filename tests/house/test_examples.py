@@ -44,6 +44,12 @@ def blocks(readme: Path, kind: str) -> list[str]:
     return [text for name, text in BLOCK.findall(readme.read_text(encoding="utf-8")) if name == kind]
 
 
+def commands(readme: Path) -> set[tuple[str, ...]]:
+    """Gives the shell commands of a page, without their comments."""
+    lines = [line for block in blocks(readme, "sh") for line in block.splitlines()]
+    return {tuple(shlex.split(line, comments=True)) for line in lines}
+
+
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
 def test_make_commands_exist(readme: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
@@ -76,16 +82,20 @@ def test_readme_commands_run(readme: Path, kogata, tmp_path: Path) -> None:
     for recipe in (tmp_path / "examples").glob("*.yaml"):
         quicken(recipe)
 
+    # What the English page has word for word is run there.
+    english = ROOT / "README.md"
+    known, known_code = (set(), []) if readme == english else (commands(english), blocks(english, "python"))
     for kind, block in BLOCK.findall(readme.read_text(encoding="utf-8")):
-        if kind == "python":
+        if kind == "python" and block not in known_code:
             code = re.sub(r'("train\.pretrain\.steps": )\d+', r"\g<1>12", block)
             done = subprocess.run(
                 [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300
             )
             assert done.returncode == 0, f"{code}\n{done.stderr[-3000:]}"
-            continue
         for line in block.splitlines() if kind == "sh" else []:
             words = shlex.split(line, comments=True)
+            if tuple(words) in known:
+                continue
             if words[:2] == ["make", "quickstart"]:
                 kogata("run", "examples/quickstart.yaml", cwd=tmp_path, timeout=300)
             elif words[:1] == ["kogata"]:

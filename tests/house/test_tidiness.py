@@ -117,3 +117,21 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors_of(place.read_text(encoding="utf-8")), (
                 f"{page.name}: no heading #{anchor}"
             )
+
+
+def test_the_japanese_readme_says_what_the_english_one_says() -> None:
+    english, japanese = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.ja.md"))
+    for what, pattern in {
+        "sections": r"^(## )",
+        "figures": r"<!-- figure: (.*?) -->",
+        "pages": r"\]\(((?:docs|examples|benchmarks)/[^)]*)\)",
+        "stages": r"^\|.*`((?:data|train)\.\w+)`",
+    }.items():
+        there, here = (sorted(re.findall(pattern, text, re.M)) for text in (english, japanese))
+        there, here = (there, here) if what == "sections" else (sorted(set(there)), sorted(set(here)))
+        assert here == there, f"{what} differ: {set(there) ^ set(here) or (len(there), len(here))}"
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    linked = set(re.findall(r"\]\(docs/([\w.-]+\.md)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} <= linked

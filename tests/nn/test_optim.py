@@ -55,6 +55,32 @@ def test_muon_equals_a_reference_per_matrix() -> None:
         torch.testing.assert_close(p.detach(), expected[name], rtol=1e-4, atol=1e-5)
 
 
+def test_normuon_equals_a_reference_per_matrix() -> None:
+    named = parameters()
+    normuon = Muon(matrices=[m for n, p, rows in named for m in matrices_of(n, p, rows)], lr=0.03, rows=0.9)
+    expected = {name: p.detach().clone() for name, p, _ in named}
+    averages = {name: torch.zeros_like(p) for name, p, _ in named}
+    squares = {name: torch.zeros(p.shape[0], 1) for name, p, _ in named}
+    for step in range(3):
+        momentum = 0.95 - 0.1 * max(0.0, 1 - step / 10 / 0.15)
+        for name, p, rows in named:
+            p.grad = torch.randn_like(p)
+            averages[name] = momentum * averages[name] + (1 - momentum) * p.grad
+            look = momentum * averages[name] + (1 - momentum) * p.grad
+            start = 0
+            for size in rows:
+                here = slice(start, start + size)
+                move = reference_polar(look[here], 4)
+                squares[name][here] = 0.9 * squares[name][here] + 0.1 * (move**2).mean(1, keepdim=True)
+                even = move / squares[name][here].sqrt()
+                move = even * move.norm() / even.norm() * max(1.0, size / p.shape[1]) ** 0.5
+                expected[name][here] = expected[name][here] - 0.03 * move
+                start += size
+        normuon.step(1.0, step / 10)
+    for name, p, _ in named:
+        torch.testing.assert_close(p.detach(), expected[name], rtol=1e-4, atol=1e-5)
+
+
 def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
     torch.manual_seed(0)
     values = torch.linalg.svdvals(orthogonalise(torch.randn(3, 16, 40), 5))
@@ -102,13 +128,14 @@ def test_a_seldom_group_counts_its_own_steps() -> None:
     assert seldom.requires_grad
 
 
-@pytest.mark.parametrize("kind", ["muon", "adamw"])
+@pytest.mark.parametrize("kind", ["muon", "normuon", "adamw"])
 def test_state_goes_on_where_it_was(kind: str) -> None:
     def build() -> tuple[list[nn.Parameter], Optimiser]:
         named = parameters()
+        matrices = [m for n, p, rows in named for m in matrices_of(n, p, rows)]
         part = (
-            Muon(matrices=[m for n, p, rows in named for m in matrices_of(n, p, rows)])
-            if kind == "muon"
+            Muon(matrices=matrices, rows=0.9 if kind == "normuon" else 0.0)
+            if kind != "adamw"
             else AdamW(groups=[Group(named=[(n, p) for n, p, _ in named], lr=0.01)])
         )
         return [p for _, p, _ in named], Optimiser(parts={kind: part})

@@ -18,6 +18,14 @@ from tests.report.test_page import Page
 
 ROWS = {"read": 420, "read_bytes": 90_000, "kept": 400, "kept_bytes": 30_000, "reasons": {"empty answer": 20}}
 SCORE = {"split": "heldout", "loss_nats_per_token": 0.4213, "base_loss_nats_per_token": 1.8702, "rows": 40}
+SCORE |= {"copies": {"answers": 20, "copied": 7, "expected_copied": 6}}
+GENERAL = {
+    "language": "ja",
+    "bits_per_byte_before": 1.4021,
+    "bits_per_byte": 1.4313,
+    "passages": 4,
+    "bytes": 6000,
+}
 SAMPLES = [
     {
         "prompt": "Two at eight?",
@@ -36,7 +44,7 @@ def receipts() -> list[Receipt]:
 
     return [
         made("data.read", "examples", {"account": ROWS}),
-        made("train.finetune", "adapter", {"training": {"steps": 1}}),
+        made("train.finetune", "adapter", {"training": {"steps": 1, "general": GENERAL}}),
         made("evaluate", "scores", {"bits_per_byte": None, "examples": SCORE, "samples": SAMPLES}),
         made("export", "bundle", {"files": {"adapter": {"bytes": 4_000_000, "runtime": "peft"}}}),
     ]
@@ -62,6 +70,8 @@ def test_says_what_the_answers_were_before_and_are_now(page: Page) -> None:
     for words in (
         "Held-out answers 0.421 nats a token 1.870 before training",
         "held-out answers 0.4213 before training 1.8702",
+        "answers copied from training 7 of 20, 6 expected",
+        "general text (ja), bits per byte 1.4313 before training 1.4021",
         "Nats a token of the answers of 40 rows that were not trained on; lower is better.",
         "What it answers",
         "Two at eight? before training Sure! I can help. now table, 2, 20:00 expected table, 2, 8pm",
@@ -73,7 +83,7 @@ def test_says_what_the_answers_were_before_and_are_now(page: Page) -> None:
 def test_rows_are_counted_as_rows_and_files_without_a_score_have_no_column_for_it(page: Page) -> None:
     assert "What became of the text 400 rows of 420 kept" in page.text
     assert "400 rows, 29.3KiB 20 empty answer" in page.text
-    assert "bits per byte" not in page.text.split("What it cost")[0]
+    assert "bits per byte" not in page.text.split("Files file")[1].split("What it cost")[0]
 
 
 def test_the_loss_of_held_out_rows_stands_beside_the_training_loss(page: Page) -> None:
@@ -93,3 +103,4 @@ def test_the_terminal_says_it_too(tmp_path: Path) -> None:
     run = SimpleNamespace(path=tmp_path, receipts=receipts())
     Console(file=shown, width=160).print(tables.run_view(run))
     assert "0.421 nats a token of held-out answers, 1.870 before training" in shown.getvalue()
+    assert "1.431 bits per byte of general text (ja), 1.402 before" in shown.getvalue()

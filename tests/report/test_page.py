@@ -67,6 +67,7 @@ def test_shows_everything_a_reader_asks_for(run: Path) -> None:
         "model-q8_0.gguf", "4.67MiB", "llama.cpp, on 64KiB", "+0.0013",  # files
         "train.pretrain", "3min13s", "3min12s", "16.8s", "14.0s", "1.21GiB",  # cost and forecast
         "Loss, bits per byte", "held-out", "Learning rate", "1,179 steps", "46% of the machine",  # training
+        "41 undecodable bytes, 1 NUL character, mended in 2 documents",  # what was read
         "31 too short", "12 too many symbols", "3 copy of heldout", "98.0% of the bytes kept",  # funnel
         "吾輩は猫である", "夏目漱石", "むかし、", "おじいさん",
         "4096 keeps 3.05 bytes a token", "model.parameters",  # choices

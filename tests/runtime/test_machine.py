@@ -13,7 +13,7 @@ import pytest
 
 from kogata.core.errors import EnvironmentProblem
 from kogata.core.receipt import Machine
-from kogata.runtime import hardware, machine
+from kogata.runtime import hardware, machine, machine_probe
 from kogata.runtime.machine import machine_digest, machine_profile, profile_machine
 
 FOUND = {
@@ -21,6 +21,7 @@ FOUND = {
     "gemm_flops": 2e11,
     "gemm_small_flops": 1e11,
     "stream_bytes": 1e10,
+    "text_bytes": 2e6,
     "package_watts": None,
     "cpu_share": 0.99,
     "torch": "2.13.0",
@@ -34,8 +35,8 @@ def probes(monkeypatch: pytest.MonkeyPatch, fresh_home: Path) -> Iterator[list[d
     planned: list[dict[str, Any]] = []
     asked: list[dict[str, Any]] = []
 
-    def probe(cores: int, device: str) -> dict[str, Any]:
-        asked.append({"cores": cores, "device": device})
+    def probe(cores: int, device: str, bf16: bool) -> dict[str, Any]:
+        asked.append({"cores": cores, "device": device, "bf16": bf16})
         return FOUND | (planned.pop(0) if planned else {})
 
     probe.asked = asked  # type: ignore[attr-defined]
@@ -62,12 +63,8 @@ def test_measured_once_and_said(probes: Any, capsys: pytest.CaptureFixture[str])
 
 def test_what_a_profile_says(probes: Any) -> None:
     found = machine_profile()
-    assert (found.device, found.gemm_flops, found.gemm_small_flops, found.stream_bytes) == (
-        "cpu",
-        2e11,
-        1e11,
-        1e10,
-    )
+    rates = (found.gemm_flops, found.gemm_small_flops, found.stream_bytes, found.text_bytes)
+    assert (found.device, *rates) == ("cpu", 2e11, 1e11, 1e10, 2e6)
     assert found.cores == hardware.allowed_cores() and found.memory_bytes > 1 << 28
     assert found.model and found.isa
     assert set(found.versions) == {"kogata", "torch", "python"} and all(found.versions.values())
@@ -97,7 +94,7 @@ def test_a_counter_is_believed_before_a_model(probes: list[Any]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("allowed_cores", 1), ("memory_limit", 1 << 30), ("cpu_model", "別の石"), ("isa", "avx512f"),
+    [("allowed_cores", 61), ("memory_limit", 1 << 30), ("cpu_model", "別の石"), ("isa", "avx512f"),
      ("gpus", ["Another GPU"])],
 )  # fmt: skip
 def test_other_hardware_is_another_machine(
@@ -123,8 +120,8 @@ def test_a_busy_computer_is_measured_again_and_the_best_is_kept(
     monkeypatch.setattr(machine.time, "time", lambda: now[0])
     said: list[str] = []
     probes += [
-        {"gemm_flops": 5e10, "stream_bytes": 9e10, "cpu_share": 0.3},
-        {"gemm_flops": 9e10, "stream_bytes": 5e10, "cpu_share": 0.5},
+        {"gemm_flops": 5e10, "stream_bytes": 9e10, "text_bytes": 1e6, "cpu_share": 0.3},
+        {"gemm_flops": 9e10, "stream_bytes": 5e10, "text_bytes": None, "cpu_share": 0.5},
         {"gemm_flops": 2e11, "cpu_share": 0.97},
     ]
     first = profile_machine(say=said.append)
@@ -133,6 +130,7 @@ def test_a_busy_computer_is_measured_again_and_the_best_is_kept(
     now[0] += 700
     second = profile_machine()
     assert second.busy and (second.machine.gemm_flops, second.machine.stream_bytes) == (9e10, 9e10)
+    assert second.machine.text_bytes == 1e6, "the best that was seen"
     now[0] += 700
     assert profile_machine().machine.gemm_flops == 2e11
     now[0] += 7000
@@ -158,6 +156,17 @@ def test_a_damaged_profile_is_made_anew(probes: Any, content: str) -> None:
     assert profile_machine().machine == first.machine and count() == 2
 
 
+def test_a_profile_of_an_earlier_probe_is_made_anew(probes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "PROBE", 1)
+    old = profile_machine()
+    content = json.loads(old.path.read_text(encoding="utf-8"))
+    del content["machine"]["text_bytes"]
+    old.path.write_text(json.dumps(content), encoding="utf-8")
+    assert profile_machine().machine.text_bytes is None and count() == 1, "readable all the same"
+    monkeypatch.setattr(machine, "PROBE", 2)
+    assert profile_machine().machine.text_bytes == 2e6 and count() == 2
+
+
 # The child
 
 
@@ -171,6 +180,47 @@ def test_the_child_measures(fresh_home: Path, monkeypatch: pytest.MonkeyPatch, t
     assert 1e8 < (found.machine.gemm_flops or 0) < 1e14
     assert 1e8 < (found.machine.gemm_small_flops or 0) < 1e14
     assert 1e7 < (found.machine.stream_bytes or 0) < 1e13
+    assert 1e4 < (found.machine.text_bytes or 0) < 1e9
+
+
+def test_the_text_that_is_measured_is_always_the_same() -> None:
+    parts = machine_probe._text()
+    assert parts == machine_probe._text()
+    size, japanese = sum(len(part.encode()) for part in parts), sum("あ" <= c <= "ん" for c in "".join(parts))
+    assert 90_000 < size < 150_000 and japanese > 2000
+    encode = machine_probe._encoder(parts)
+    ids = [encode(part) for part in parts]
+    assert 0.2 < sum(map(len, ids)) / size < 0.6, "a vocabulary was learned"
+
+
+@pytest.mark.parametrize(
+    ("isa", "asks"), [("avx2 fma", False), ("avx2 avx512f avx512_bf16", True), ("amx_bf16", True)]
+)
+def test_bf16_is_measured_only_where_the_processor_has_it(
+    isa: str, asks: bool, probes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "isa", lambda: isa)
+    probes.append({"bf16_flops": 4e11 if asks else None})
+    assert machine_profile().bf16_flops == (4e11 if asks else None)
+    assert machine._probe.asked[0]["bf16"] is asks  # type: ignore[attr-defined]
+
+
+def test_the_rate_of_bf16_is_of_products_as_training_makes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    seen: list[str] = []
+    rate = machine_probe._rate
+
+    def noted(work: Any, finish: Any, stretch: float) -> float:
+        seen.append(torch.get_float32_matmul_precision())
+        return rate(work, finish, stretch)
+
+    monkeypatch.setattr(machine_probe, "_rate", noted)
+    before, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
+    found = machine_probe.measure(1, "cpu", 0.01, 1 << 16, None, bf16=True)
+    torch.set_num_threads(threads)
+    assert found["bf16_flops"] and seen == ["highest"] * 2 + ["medium"] * 2 + ["highest"] * 2
+    assert torch.get_float32_matmul_precision() == before
 
 
 def failing(code: int, stderr: str, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from kogata import api
-from kogata.core.errors import DataError, KogataError, Refused
+from kogata.core.errors import DataError, KogataError, RecipeError, Refused
 from kogata.runtime.ledger import read_receipts, read_rows
 from kogata.runtime.run import slowness
 
@@ -177,6 +177,20 @@ def test_several_processes_and_a_lost_rank(place: Path) -> None:
         api.run(recipe(place, CHAIN[0], dying, name="dying"), processes=2)
 
 
+def test_another_number_of_processes_does_not_go_on(place: Path) -> None:
+    path = place / "runs" / "toy" / "state.json"
+    made = recipe(place, *CHAIN)
+    api.run(made, processes=2)
+    assert json.loads(path.read_text())["processes"] == 2
+    api.run(made, processes=1)  # What is finished is no matter of processes.
+    stopped = {**json.loads(path.read_text()), "status": "stopped", "processes": 2}
+    path.write_text(json.dumps(stopped))
+    with pytest.raises(RecipeError) as caught:
+        api.run(made, processes=1)
+    assert "--processes 2" in str(caught.value.expected) and caught.value.exit_code == 2
+    assert api.run(made, processes=2).receipts[-1].status in ("done", "reused")
+
+
 def start(place: Path, path: Path) -> subprocess.Popen[bytes]:
     root = Path(__file__).resolve().parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root / "src")}
@@ -187,7 +201,7 @@ def start(place: Path, path: Path) -> subprocess.Popen[bytes]:
 
 def wait_for_step(place: Path, step: int) -> None:
     metrics = place / "runs" / "toy" / "metrics.jsonl"
-    for _ in range(400):
+    for _ in range(1200):
         if metrics.exists() and len(metrics.read_text().splitlines()) >= step:
             return
         time.sleep(0.05)

@@ -128,6 +128,15 @@ def test_no_permission_names_the_owner(tmp_path: Path) -> None:
     assert "KOGATA_HOME" in str(told.remedy)
 
 
+def test_a_file_where_a_folder_is_needed_is_named(tmp_path: Path) -> None:
+    (tmp_path / "文.txt").write_text("x")
+    with pytest.raises(EnvironmentProblem) as caught, file_lock(tmp_path / "文.txt" / "store" / "a.lock"):
+        pass
+    assert caught.value.what == "a file stands where a folder is needed"
+    assert caught.value.found == f"{tmp_path / '文.txt'} is a file"
+    assert "KOGATA_HOME" in str(caught.value.remedy)
+
+
 @pytest.mark.parametrize(
     ("error", "what"),
     [

@@ -8,6 +8,11 @@ from typing import Any
 
 from kogata.core.amounts import Cost, Energy
 
+TEXT_BYTES = 1.6e6
+"""`Machine.text_bytes` of the computer on which rates of work other than matrix products were measured."""
+LEAST_PACE, MOST_PACE = 0.25, 4.0
+"""One probe says no more than this about other work."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
@@ -25,8 +30,12 @@ class Machine:
     """Sustained fp32 FLOP/s of large matrix products."""
     gemm_small_flops: float | None = None
     """The same at the shapes of a small model (2048 × 192 × 768)."""
+    bf16_flops: float | None = None
+    """The mean of both with factors rounded to bf16; None where the chip has no such products."""
     stream_bytes: float | None = None
     """Bytes per second read and written by a large copy."""
+    text_bytes: float | None = None
+    """Bytes of text per second that one core cuts, counts, packs and encodes: its speed at plain work."""
     watts: tuple[float, float] | None = None
     """Low and high end of the power of the allowed cores and their memory under load."""
     watts_source: str = ""
@@ -40,6 +49,19 @@ class Machine:
             return None
         low, high = self.watts
         return Energy(low=low * seconds, high=high * seconds, source=self.watts_source)
+
+    def product_flops(self, precision: str) -> float | None:
+        """Gives the FLOP/s of large products in a format (`fp32`, `bf16`)."""
+        return (self.bf16_flops if precision == "bf16" else None) or self.gemm_flops
+
+    def paced(self, seconds: float) -> float:
+        """Gives what plain work takes here that took so many seconds where its rate was measured.
+
+        Plain work is all but matrix products: text, files, imports. Unmeasured, nothing changes.
+        """
+        if not self.text_bytes:
+            return seconds
+        return seconds * min(MOST_PACE, max(LEAST_PACE, TEXT_BYTES / self.text_bytes))
 
     def to_dict(self) -> dict[str, Any]:
         """Gives plain values for JSON."""

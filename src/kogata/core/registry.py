@@ -66,6 +66,17 @@ PEER_NAMES: dict[str, str] = {
     "max_time": "time",
     "time_limit_s": "time",
     "vocab": "vocab_size",
+    "n_layer": "layers",
+    "n_layers": "layers",
+    "depth": "layers",
+    "num_hidden_layers": "layers",
+    "n_embd": "width",
+    "d_model": "width",
+    "hidden_size": "width",
+    "n_head": "heads",
+    "num_attention_heads": "heads",
+    "num_key_value_heads": "kv_heads",
+    "intermediate_size": "ffn_width",
 }
 """What the field's other tools call a setting → what it is called here."""
 

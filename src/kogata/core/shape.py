@@ -24,6 +24,15 @@ def _count(value: Any) -> Any:
 Count = Annotated[int, BeforeValidator(_count), Field(gt=0)]
 
 
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16"],
+    Field(
+        description="number format of products; bf16 rounds their factors to 16 bits and adds up in 32, on "
+        "processors that have such products"
+    ),
+]
+
+
 class ModelShape(BaseModel):
     """The shape of the model: a size, or its parts."""
 
@@ -68,6 +77,11 @@ class ModelShape(BaseModel):
         default=None,
         description="layers with weights in common (kogata): {times: 2} uses each block twice in a row, "
         "{loops: 2, rank: 8} runs through all of them twice, with a change of rank 8 the second time",
+    )
+    additions: dict[str, Any] | None = Field(
+        default=None,
+        description="beside the layers (kogata): {cap: 20} bends logits, {scales: true} scales the residual "
+        "stream, {values: true} adds tables of values, {ngrams: 8192} adds rows for pairs of tokens",
     )
     embed_width: int | None = Field(
         default=None, ge=8, description="size of the embedding's rows, widened by one matrix (kogata)"

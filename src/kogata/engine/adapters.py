@@ -157,6 +157,9 @@ def _module(kind: str, folder: Path) -> Any:
     known = {module.PEFT_TYPE: module for module in modules if hasattr(module, "PEFT_TYPE")}
     if kind in known:
         return known[kind]
+    others = registry.variant(FOLDER, "peft")
+    if kind.lower() in others.tuners():
+        return others
     raise DataError(
         "adapters of this kind cannot be read here",
         where=str(folder / CONFIG),

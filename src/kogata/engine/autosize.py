@@ -14,6 +14,7 @@ from kogata.core.errors import RecipeError
 from kogata.core.receipt import Machine
 from kogata.core.shape import ModelShape
 from kogata.engine.costs import head_updates, peak_bytes, step_cost
+from kogata.nn.additions import read_additions
 from kogata.nn.mixers import read_pattern
 from kogata.nn.sharing import Sharing, read_sharing
 from kogata.nn.spec import ModelSpec
@@ -31,6 +32,8 @@ that sees more is better than the 8 to 20 of large machines suggests, for the st
 statistics has already taught embedding and head."""
 SMALL_VOCABULARY = 512
 """Below it the ids are characters: smaller steps and a higher rate were measured best."""
+LONG_CONTEXT = 512
+"""Tokens of a window from which on training begins with far shorter ones (benchmarks/bench_curriculum.py)."""
 HEAD_DOMINATES = 0.5
 """Part of a token's products from which on the head is moved in every fourth step only (found at 0.64)."""
 DEFAULT_SECONDS = 600.0
@@ -65,6 +68,7 @@ class Extras:
     ffn: str | dict[str, Any] | None = None
     sharing: dict[str, int] | None = None
     embed_width: int | None = None
+    additions: dict[str, Any] | None = None
 
     @staticmethod
     def of(asked: ModelShape) -> Extras:
@@ -74,6 +78,7 @@ class Extras:
             ffn=asked.ffn,
             sharing=asked.sharing,
             embed_width=asked.embed_width,
+            additions=asked.additions,
         )
 
     def fits(self, layers: int) -> bool:
@@ -99,6 +104,8 @@ class Extras:
             ((found["ffn"], found["ffn_settings"]),) = self.ffn.items()
         elif self.ffn is not None:
             found["ffn"] = self.ffn
+        if self.additions is not None:
+            found["additions"] = read_additions(self.additions).model_dump(exclude_defaults=True)
         if self.embed_width is not None:
             found["embed_width"] = self.embed_width
         return found
@@ -141,13 +148,14 @@ def by_time(
     machine: Machine,
     extras: Extras = NONE,
     tables_every: Callable[[ModelSpec], int] = lambda spec: 1,
+    precision: str = "fp32",
 ) -> tuple[Shape, float]:
     """Chooses the largest shape that sees enough tokens in the time; gives it and the tokens.
 
     What a resting head saves goes into steps, not into a larger shape: so it was found.
     """
     best: tuple[Shape, float] | None = None
-    sizes: dict[str, Any] = {"batch": batch, "context": context, "muon": False}
+    sizes: dict[str, Any] = {"batch": batch, "context": context, "muon": False, "precision": precision}
     for layers, width in _ladder(extras):
         shape = shape_of(family, layers, width, tied)
         spec = spec_of(family, shape, vocab_size, context, extras)
@@ -212,6 +220,11 @@ def context_for(tokens: int, documents: int, vocab_size: int) -> tuple[int, str]
     return 256, "256 tokens: what bits per byte are measured at, and cheap attention"
 
 
+def curriculum_for(context: int) -> str:
+    """Chooses what windows come first: at 512 tokens doubling lengths beat half ones, five seeds of five."""
+    return "length_warmup" if context >= LONG_CONTEXT else "half_length"
+
+
 def batch_for(vocab_size: int, context: int, seconds: float | None, tokens: float) -> tuple[int, str]:
     """Chooses the tokens of a step: small, so that a short run takes many steps."""
     batch = 512 if vocab_size < SMALL_VOCABULARY else 1024
@@ -224,11 +237,18 @@ def batch_for(vocab_size: int, context: int, seconds: float | None, tokens: floa
 
 
 def length_for(
-    spec: ModelSpec, batch: int, context: int, train_tokens: int, machine: Machine, tables_every: int = 1
+    spec: ModelSpec,
+    batch: int,
+    context: int,
+    train_tokens: int,
+    machine: Machine,
+    tables_every: int = 1,
+    precision: str = "fp32",
 ) -> tuple[int, str]:
     """Chooses the steps of a run that has neither a length nor a time budget."""
     updates = head_updates(tables_every, None)
-    pace = step_cost(spec, machine, batch=batch, context=context, muon=False, updates=updates).seconds
+    sizes: dict[str, Any] = {"batch": batch, "context": context, "muon": False, "precision": precision}
+    pace = step_cost(spec, machine, **sizes, updates=updates).seconds
     fits = DEFAULT_SECONDS / pace
     whole = MOST_EPOCHS * train_tokens / batch
     if fits <= whole:
@@ -246,10 +266,10 @@ def optimizer_for() -> tuple[str, str]:
 def lr_for(optimizer: str, batch: int, vocab_size: int, continued: bool) -> tuple[float, str]:
     """Chooses the peak learning rate of the blocks' matrices; it grows with the root of the batch."""
     small = vocab_size < SMALL_VOCABULARY
-    base = 0.014 if optimizer == "muon" else 0.006 if small else 0.002
+    base = 0.014 if optimizer != "adamw" else 0.006 if small else 0.002
     lr = base * (batch / 1024) ** 0.5 * (0.25 if continued else 1.0)
     reason = f"measured best at 1,024 tokens a step ({base:g}), times √(batch / 1,024)"
-    if small and optimizer != "muon":
+    if small and optimizer == "adamw":
         reason = f"measured best for a vocabulary of characters ({base:g} at 1,024), times √(batch / 1,024)"
     return round(lr, 6), reason + (", a quarter to go on with a trained model" if continued else "")
 
@@ -294,6 +314,8 @@ def refuse_other_shape(asked: ModelShape, given: ModelSpec) -> None:
         found.append("parameters")
     if asked.sharing is not None and read_sharing(asked.sharing) != given.shared():
         found.append("sharing")
+    if asked.additions is not None and read_additions(asked.additions) != given.added():
+        found.append("additions")
     if asked.ffn is not None and given.ffn not in ([asked.ffn] if isinstance(asked.ffn, str) else asked.ffn):
         found.append("ffn")
     if asked.pattern is not None:

@@ -68,6 +68,8 @@ def step_cost(
     fused: bool = True,
     processes: int = 1,
     updates: float = 1.0,
+    precision: str = "fp32",
+    recompute: bool = False,
 ) -> StepCost:
     """Forecasts one optimiser step, the mean of all.
 
@@ -82,16 +84,22 @@ def step_cost(
         fused: whether compiled kernels are used, where they can compute the shape.
         processes: that share the cores.
         updates: share of the steps that move the head; the others make no gradient of its rows.
+        precision: of the products.
+        recompute: whether the backward pass computes each block again.
     """
     rate = gemm_rate(machine)
     narrow = 64 / spec.width
-    blocks = 3.0 * (spec.product_flops() - spec.head_flops()) * batch
+    passes_over = 4.0 if recompute else 3.0
+    blocks = passes_over * (spec.product_flops() - spec.head_flops()) * batch
     spared = head_gradient_flops(spec) * batch * (1 - updates)
     head = 3.0 * spec.head_flops() * batch - spared
     products = blocks * (BLOCK + BLOCK_NARROW * narrow) + head * (HEAD + HEAD_NARROW * narrow)
-    products += sum(3.0 * one.flops * one.slowness for one in spec.layer_sizes(context)) * batch
+    products += sum(passes_over * one.flops * one.slowness for one in spec.layer_sizes(context)) * batch
     if muon:
         products += MUON * muon_flops(spec, iterations) * processes
+    if precision == "bf16" and machine.bf16_flops:
+        # Norms, gates, softmax and attention stay as they are.
+        products -= (blocks + head) * (1 - rate / machine.bf16_flops)
     passes = max(1, -(-batch // (micro or batch)))
     other = passes * (spec.layers + 2) * CALL_SECONDS
     adam = spec.parameters() - (spec.matrix_parameters() if muon else 0)
@@ -103,7 +111,8 @@ def step_cost(
         other += floats * PLAIN_SECONDS / machine.cores
     seconds = (products / rate + other) * (SHARED if machine.cores > 1 else 1.0)
     flops = batch * spec.flops_per_token(context) - spared
-    return StepCost(seconds=seconds, flops=flops, gemm_share=flops / seconds / (machine.gemm_flops or rate))
+    share = flops / seconds / (machine.product_flops(precision) or rate)
+    return StepCost(seconds=seconds, flops=flops, gemm_share=share)
 
 
 def head_gradient_flops(spec: ModelSpec) -> int:
@@ -127,20 +136,21 @@ def muon_flops(spec: ModelSpec, iterations: int = 4) -> float:
     return total
 
 
-def micro_tokens(spec: ModelSpec, batch: int, context: int, room: int | None) -> int:
+def micro_tokens(spec: ModelSpec, batch: int, context: int, room: int | None, recompute: bool = False) -> int:
     """Chooses the tokens of one forward pass: the whole batch, unless its activations outgrow the room."""
     if room is None:
         return batch
-    per_token = activation_bytes(spec, context) / context
+    per_token = activation_bytes(spec, context, recompute) / context
     most = max(context, int(room // max(1, per_token)) // context * context)
     return min(batch, most)
 
 
-def activation_bytes(spec: ModelSpec, tokens: int) -> int:
+def activation_bytes(spec: ModelSpec, tokens: int, recompute: bool = False) -> int:
     """Counts what one forward pass keeps for its backward pass, and what both hold for a moment."""
     gates = 2 if spec.ffn == "relu2" else 3
-    kept = sum(5 * spec.width + one.kept + gates * spec.ffn_width for one in spec.layer_sizes(tokens))
-    kept += 0 if fuses(spec) else spec.layers * _kept_by_autograd(spec)
+    more = 0 if fuses(spec) else _kept_by_autograd(spec)
+    by_layer = [5 * spec.width + one.kept + gates * spec.ffn_width + more for one in spec.layer_sizes(tokens)]
+    kept = spec.layers * spec.width + max(by_layer) if recompute else sum(by_layer)
     moment = 4 * spec.width + 2 * gates * spec.ffn_width + 2 * spec.q_width
     return 4 * tokens * (kept + moment)
 
@@ -175,6 +185,15 @@ def corpus_start_seconds(
     return 1.1 * products / rate + touched + min(tokens, 24_000_000) * 1.6e-8 + 0.1
 
 
+def look_back_seconds(spec: ModelSpec, tokens: int, machine: Machine, heads: int) -> float:
+    """Forecasts heads that begin by looking back: counts of pairs, their products, and windows tried."""
+    rows, width = min(spec.vocab_size, 8192), spec.width
+    products = 2.0 * rows * rows * width * (2 + 3 * heads)
+    tried = 6 * 32 * 256 * spec.forward_flops_per_token(256)
+    touched = (heads + 1) * (min(tokens, 24_000_000) * 1.6e-8 + rows * rows * 4e-9)
+    return 1.2 * (products + 1.3 * tried) / gemm_rate(machine) + touched
+
+
 def rounds_for(vocab_size: int, width: int, tokens: int, machine: Machine, seconds: float | None) -> int:
     """Chooses the rounds of refinement: 32, fewer where they would take over a sixteenth of the time."""
     if seconds is None:
@@ -185,10 +204,16 @@ def rounds_for(vocab_size: int, width: int, tokens: int, machine: Machine, secon
 
 
 def peak_bytes(
-    spec: ModelSpec, *, micro: int, muon: bool = True, processes: int = 1, corpus_start: bool = True
+    spec: ModelSpec,
+    *,
+    micro: int,
+    muon: bool = True,
+    processes: int = 1,
+    corpus_start: bool = True,
+    recompute: bool = False,
 ) -> int:
     """Forecasts the peak resident bytes of all processes together."""
     chunk = 3 * 8 * 2**20 + 2 * 4 * micro * spec.width + 4 * spec.embedding_parameters()
-    training = state_bytes(spec, muon) + activation_bytes(spec, micro) + chunk
+    training = state_bytes(spec, muon) + activation_bytes(spec, micro, recompute) + chunk
     starting = 4 * spec.parameters() + (corpus_start_bytes(spec.vocab_size) if corpus_start else 0)
     return processes * (TORCH_BYTES + max(training, starting))

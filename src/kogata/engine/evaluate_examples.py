@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import unicodedata
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +76,18 @@ def answer_loss(
 
 @torch.no_grad()
 def answers(
-    loaded: Any, renderer: Renderer, examples: Path, split: str, *, count: int, max_tokens: int
+    loaded: Any,
+    renderer: Renderer,
+    examples: Path,
+    split: str,
+    *,
+    count: int,
+    max_tokens: int,
+    progress: Callable[[int], None] | None = None,
 ) -> list[dict[str, str]]:
     """Lets the model answer the first rows of a split, taking the likeliest token each time."""
     found: list[dict[str, str]] = []
+    tokens = 0
     for example in read_examples(examples, split):
         if len(found) == count:
             break
@@ -92,10 +102,41 @@ def answers(
             temperature=0.0,
             end_id=(*renderer.stop_ids, *loaded.end_ids),
         )
+        tokens += len(made)
+        if progress is not None:
+            progress(tokens)
         text = loaded.tokenizer.decode(made)
         asked = example.question() or _start(example.fields["text"])
         found.append({"prompt": asked, "text": text, "expected": example.answer()})
     return found
+
+
+def copied(shown: Sequence[Mapping[str, str]], examples: Path) -> dict[str, Any]:
+    """Counts the answers that stand word for word among the training rows' answers, or begin one of them.
+
+    White space and Unicode forms aside. The expected answers are counted in the same way: where many of them
+    are copies too, as with a few stock answers, copying is what was asked for.
+
+    Args:
+        shown: what `answers` gave.
+        examples: the folder of the rows.
+    """
+    known = sorted({_plain(example.answer()) for example in read_examples(examples, "train")} - {""})
+
+    def among(text: str) -> bool:
+        plain = _plain(text)
+        at = bisect_left(known, plain)
+        return bool(plain) and at < len(known) and known[at].startswith(plain)
+
+    return {
+        "answers": len(shown),
+        "copied": sum(among(row["text"]) for row in shown),
+        "expected_copied": sum(among(row["expected"]) for row in shown),
+    }
+
+
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def _prompt(renderer: Renderer, example: Example) -> list[int]:

@@ -69,6 +69,8 @@ LOOKS = 10
 """Looks at held-out rows over a run, the first and the last included."""
 LEAST_LOOK, MOST_LOOK = 1024, 8192
 """Tokens of held-out rows that one look reads."""
+GENERAL_TOKENS = 1500
+"""Of the general text that is read before training and after it."""
 LOOK_SHARE = 0.02
 """Of the tokens trained on, that one look reads: all looks together then take about a tenth of a run."""
 
@@ -138,12 +140,14 @@ def step_seconds(
     fused: bool = True,
     processes: int = 1,
     form: Form = PLAIN,
+    precision: str = "fp32",
 ) -> float:
     """Forecasts one optimiser step of `batch` rows."""
     tokens = batch * rows.tokens
     above = _above(spec, work)
     flops = token_flops(spec, work, rows, again=again, form=form)
-    products = PRODUCTS * tokens * flops / gemm_rate(machine)
+    half = machine.bf16_flops if precision == "bf16" else None
+    products = PRODUCTS * tokens * flops / (half or gemm_rate(machine))
     once = (0 if again else 1 - above) + (above if form.recompute else 0)
     floats = tokens * spec.layers * (above + once / 3)
     floats *= 14 * spec.width + 10 * spec.q_width + 10 * spec.ffn_width
@@ -283,3 +287,8 @@ def look_seconds(spec: ModelSpec, rows: Rowful, machine: Machine, most: float) -
     """Forecasts one look at held-out rows, of `most` tokens where there are so many."""
     tokens = min(most, rows.rows * rows.tokens)
     return tokens * spec.forward_flops_per_token(round(rows.tokens) or 1) / gemm_rate(machine)
+
+
+def general_seconds(spec: ModelSpec, machine: Machine) -> float:
+    """Forecasts reading the general text once."""
+    return GENERAL_TOKENS * spec.forward_flops_per_token(256) / gemm_rate(machine)

@@ -22,13 +22,16 @@ from kogata.engine.finetune._common import Work
 from kogata.engine.finetune_ready import Ready, make_ready
 from kogata.engine.finetune_trials import CLIP, Trained, Tries, build_optimiser
 from kogata.engine.frozen import LARGEST_HALF, KeptOutputs
+from kogata.engine.general import GeneralText, language_of, said
 from kogata.engine.heap import give_back, kept
 from kogata.engine.hf_folder import copy_tokenizer, write_json
 from kogata.engine.keep_best import KeepBest, UntilWorse
+from kogata.engine.load import load_tokenizer
 from kogata.engine.looks import heldout_loss, look_rows
 from kogata.engine.loop import Outcome, Training, train
 from kogata.engine.objectives import TrainedTokens
 from kogata.engine.parallel import Group as Processes
+from kogata.engine.precision import products_in
 from kogata.engine.pretraining import Length, prepare_torch
 from kogata.engine.rendered import RenderedRows, render_rows
 from kogata.engine.rows import Rows, RowSampler
@@ -60,6 +63,8 @@ class Finetuning:
     batch: int = 8
     context: int = 1024
     micro: int = costs.MICRO
+    precision: str = "fp32"
+    """Of the products in training steps."""
     prompt_weight: float = 0.0
     turns: Turns = "all"
     template: TemplateChoice = "auto"
@@ -108,20 +113,25 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
     usual = module.lr(spec, settings)[0]
     if getattr(settings, "top", None) == "auto":
         look = None if looked is None else lambda ready: heldout_loss(ready.packed, heldout, looked)
-        top = tries.layers(made, settings, job.lr or usual, look)
+        with products_in(job.precision):
+            top = tries.layers(made, settings, job.lr or usual, look)
         settings = settings.model_copy(update={"top": top})
     ready = made(settings)
     decoder, tuning, work, packed = ready.decoder, ready.tuning, ready.work, ready.packed
     outputs = _kept_outputs(job, bench, packed, rows, tuning.first, length, group)
-    lr = tries.rate(ready, usual) if job.lr is None else job.lr
+    with products_in(job.precision):
+        lr = tries.rate(ready, usual) if job.lr is None else job.lr
     optimiser = build_optimiser(tuning, lr, job.weight_decay)
     best = None
     schedule: Any = length.schedule(bench, spec, began)
+    if isinstance(schedule, TimeSchedule):
+        schedule.reserve += costs.general_seconds(spec, bench.machine)
     if looked is not None:
         best = KeepBest(lambda: heldout_loss(packed, heldout, looked), tuning.named(), job.patience)
         if isinstance(schedule, TimeSchedule):
             schedule.reserve += costs.look_seconds(spec, _sizes(heldout, job), bench.machine, most)
         schedule = UntilWorse(schedule, best)
+    general = _general(job, rendered, packed)
     _say_forecast(job, bench, spec, work, rows, length, outputs)
     run = Training(
         model=Trained(tuning),
@@ -131,21 +141,25 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
         schedule=schedule,
         techniques=(best,) if best else (),
         group=group,
+        precision=job.precision,
         flops_per_token=tries.flops(work),
         checkpoint_steps=job.checkpoint_steps,
         clip=CLIP,
     )
     try:
-        with kept():
+        with kept(), products_in(job.precision):
             outcome = train(run, bench)
     finally:
         if outputs is not None:
             outputs.close()
     training = _record(job, bench, outcome, schedule, best, rendered, optimiser, length.steps)
     training |= tries.found
+    training["general"] = general and general.end(packed, job.micro)
     makes = "model" if job.merge or module.MAKES == "model" else "adapter"
     if group.rank == 0:
         _say_outcome(bench, outcome, best)
+        for line in said(training["general"]) if general else ():
+            bench.log(line)
         if makes == "model":
             _write_model(job, bench, decoder, rendered, module.MAKES == "adapter")
         else:
@@ -195,6 +209,19 @@ def _rows(job: Finetuning, bench: Bench) -> RenderedRows:
     for line in rendered.notes:
         bench.log(line)
     return rendered
+
+
+def _general(job: Finetuning, rendered: RenderedRows, packed: PackedHidden) -> GeneralText | None:
+    """Reads the general text in the rows' language with the model as it is; None where there is none."""
+    tokenizer, end_id = load_tokenizer(job.model), job.facts.get("end_id")
+    if end_id is None:
+        end_id = tokenizer.token_to_id(rendered.template.end)
+    window = min(256, packed.decoder.spec.context)
+    general = GeneralText(language_of(job.examples), tokenizer, int(end_id), window)
+    if not general:
+        return None
+    general.begin(packed, job.micro)
+    return general
 
 
 def _length(job: Finetuning, rows: Rows) -> Length:
@@ -260,6 +287,7 @@ def _step_seconds(
         fused=bench.machine.compiler,
         processes=bench.world,
         form=job.form,
+        precision=job.precision,
     )
 
 
@@ -331,6 +359,7 @@ def _record(
         "template": rendered.template.source,
         "hold": job.form.hold,
         "recompute": job.form.recompute,
+        "precision": job.precision,
         "processes": bench.world,
         "heldout": None,
     }
@@ -358,8 +387,7 @@ def _say_outcome(bench: Bench, outcome: Outcome, best: KeepBest | None) -> None:
 
 def _write_model(job: Finetuning, bench: Bench, decoder: Any, rendered: RenderedRows, adapter: bool) -> None:
     if adapter:
-        rows = rendered.train
-        ids = torch.from_numpy(rows.ids[: min(MERGE_TOKENS, len(rows.ids))].astype("int64"))[None]
+        ids = torch.from_numpy(rendered.train.ids[:MERGE_TOKENS].astype("int64"))[None]
         gap = merge_checked(decoder, ids.to(bench.device))
         bench.log(f"merged: logits differ by {gap:.1e} of their size")
     save_decoder(decoder.cpu(), bench.out, tokenizer_files_from=job.model)

@@ -101,10 +101,11 @@ def generate_text(
     ids = whole if len(whole) > len(plain) and whole[len(whole) - len(plain) :] == plain else start + plain
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     tokens = generate_tokens(loaded.decoder, ids, max_tokens=max_tokens, end_id=loaded.end_ids, **options)
-    yield from _pieces(loaded.tokenizer, tokens)
+    yield from pieces(loaded.tokenizer, tokens)
 
 
-def _pieces(tokenizer: Any, tokens: Iterator[int]) -> Iterator[str]:
+def pieces(tokenizer: Any, tokens: Iterator[int]) -> Iterator[str]:
+    """Gives the text of tokens as they come, in pieces that are whole characters."""
     held: list[int] = []
     shown = ""
     for token in tokens:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kogata.engine.loop import Moment, Technique
 from kogata.engine.schedule import Schedule
+from kogata.engine.technique import Moment, Technique
 
 LOOKS = 8
 """Looks at the held-out rows over a run, one before the first step and one after the last beside them."""

@@ -33,6 +33,7 @@ from kogata.engine.checkpoint import (
 from kogata.engine.parallel import Group
 from kogata.engine.sampler import Batch, Learner, Sampler
 from kogata.engine.schedule import Schedule
+from kogata.engine.technique import Moment, Technique
 from kogata.nn.optim import Optimiser
 
 HELDOUT_LOOKS = 8
@@ -45,51 +46,6 @@ class Objective(Protocol):
     """Computes the loss of a batch: scale · Σ weight · nats, ready for `backward`."""
 
     def __call__(self, batch: Batch, scale: float) -> Tensor: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Moment:
-    """Where training stands, as a technique sees it."""
-
-    step: int
-    progress: float
-    """Share of training done, 0 to 1."""
-    factor: float
-    """The schedule's."""
-    model: nn.Module
-    optimiser: Optimiser
-
-
-class Technique:
-    """Something that acts during training; overrides the points it needs."""
-
-    name = "technique"
-
-    def begin(self, moment: Moment) -> None:
-        """Called once, before the first step (after a resume: with the model as it was saved)."""
-
-    def before_forward(self, moment: Moment) -> None:
-        """Called before the step's forward passes."""
-
-    def gradients(self, moment: Moment) -> None:
-        """Called when the whole step's gradients stand, before their norm and the optimiser."""
-
-    def after_step(self, moment: Moment) -> None:
-        """Called when the weights have changed."""
-
-    def row(self) -> dict[str, Any]:
-        """Gives columns for the metrics row of the step just taken."""
-        return {}
-
-    def end(self, moment: Moment) -> None:
-        """Called once, after the last step, before the weights are saved."""
-
-    def state(self) -> dict[str, Tensor]:
-        """Gives what a resumed run needs."""
-        return {}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Puts it back."""
 
 
 @dataclass(kw_only=True)
@@ -107,6 +63,8 @@ class Training:
     """Gradients longer than this are shortened to it."""
     heldout: Callable[[], float] | None = None
     """Bits per byte of a small held-out sample; has no effect on the run."""
+    precision: str = "fp32"
+    """Of the products, whose rate the machine's is set beside."""
     flops_per_token: float = 0.0
     resting_flops: float = 0.0
     """Of these, what a step saves that does not move everything (`Group.every`)."""
@@ -299,6 +257,8 @@ class _Loop:
         rate = tokens / pace if pace > 0 else None
         whole = len(self.moved) == len(self.parameters)
         flops = run.flops_per_token - (0.0 if whole else run.resting_flops)
+        for technique in run.techniques:
+            flops *= technique.work()
         row: dict[str, Any] = {
             "stage": bench.label,
             "step": self.step,
@@ -310,8 +270,8 @@ class _Loop:
             "tokens_per_second": None if rate is None else round(rate, 1),
             "gemm_share": None,
         }
-        if rate and bench.machine.gemm_flops and flops:
-            row["gemm_share"] = round(rate * flops / bench.machine.gemm_flops, 4)
+        if rate and flops and (most := bench.machine.product_flops(run.precision)):
+            row["gemm_share"] = round(rate * flops / most, 4)
         if run.heldout is not None and math.floor(progress * HELDOUT_LOOKS) != self.looked and self.step > 1:
             self.looked = math.floor(progress * HELDOUT_LOOKS)
             row["heldout_bits_per_byte"] = round(run.heldout(), 5)

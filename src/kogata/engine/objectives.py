@@ -39,26 +39,29 @@ class LanguageModelling:
     ) -> None:
         self.decoder, self.hidden, self.kernels = decoder, hidden, kernels
         self.mixtures = mixtures(decoder)
+        self.narrow = False
+        """Whether the products of the blocks are computed in bfloat16."""
 
     def __call__(self, batch: Batch, scale: float) -> Tensor:
         for mixture in self.mixtures:
             mixture.part_of_step = batch.targets.numel() * scale
-        if self.hidden is None or batch.documents is not None:
-            hidden = self.decoder.hidden(batch.inputs, documents=batch.documents)
-        else:
-            hidden = self.hidden(batch.inputs)
-        hidden, weight = self.decoder.for_head(hidden)
-        kernels = self.kernels
+        with torch.autocast(batch.inputs.device.type, dtype=torch.bfloat16, enabled=self.narrow):
+            if self.hidden is None or batch.documents is not None:
+                hidden = self.decoder.hidden(batch.inputs, documents=batch.documents)
+            else:
+                hidden = self.hidden(batch.inputs)
+        hidden, weight = self.decoder.for_head(hidden.float())
+        kernels, cap = self.kernels, self.decoder.cap
         weights, losses = batch.weights, batch.losses
         if batch.weigh is not None and losses is not None:
             # How much a row counts hangs on its own loss: one more product with the head, no gradients.
             with torch.no_grad():
                 linear_cross_entropy(
-                    hidden.detach(), weight.detach(), batch.targets, kernels=kernels, losses=losses
+                    hidden.detach(), weight.detach(), batch.targets, kernels=kernels, losses=losses, cap=cap
                 )
             weights, losses = batch.weigh(losses.mean(1))[:, None].expand_as(losses), None
         return linear_cross_entropy(
-            hidden, weight, batch.targets, weights, scale=scale, kernels=kernels, losses=losses
+            hidden, weight, batch.targets, weights, scale=scale, kernels=kernels, losses=losses, cap=cap
         )
 
 

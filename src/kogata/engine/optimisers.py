@@ -9,6 +9,7 @@ from kogata.nn.norm import AfterNorm
 from kogata.nn.optim import AdamW, Group, Matrix, Muon, Optimiser, matrices_of
 
 MUON_LR = 0.014
+NORMUON_ROWS = 0.95
 ADAMW_LR = 0.004  # The other rates were found beside this one; `auto` takes half of it, and so of them all.
 """Learning rates of the blocks' matrices that `auto` stands for, at 1,024 tokens a step."""
 EMBED_LR, HEAD_LR = 0.01, 0.004
@@ -35,7 +36,7 @@ def build_optimiser(
 
     Args:
         decoder: whose weights are trained; those that need no gradient are left out.
-        kind: `muon` or `adamw`.
+        kind: `muon`, `normuon` or `adamw`.
         lr: of the blocks' matrices; the other rates keep their ratio to it. None takes the usual one.
         weight_decay: of the blocks' matrices, a share per unit of learning rate.
         corpus_start: embedding and head were set from the corpus's statistics.
@@ -43,7 +44,7 @@ def build_optimiser(
         tables_every: steps from one update of the untied head to the next. Its rate grows with their root, as
             rates do with the batch: fewer updates then reach as far, through the same noise.
     """
-    usual = MUON_LR if kind == "muon" else ADAMW_LR
+    usual = ADAMW_LR if kind == "adamw" else MUON_LR
     base = usual * (CONTINUED if continued else 1.0) if lr is None else lr
     ratio = base / usual
     matrices, vectors = split_parameters(decoder)
@@ -63,8 +64,10 @@ def build_optimiser(
             ),
         ]
     groups.append(Group(named=vectors, lr=VECTOR_LR * ratio))
-    if kind == "muon":
-        parts: dict[str, Muon | AdamW] = {"muon": Muon(matrices=matrices, lr=base, weight_decay=weight_decay)}
+    if kind != "adamw":
+        rows = NORMUON_ROWS if kind == "normuon" else 0.0
+        muon = Muon(matrices=matrices, lr=base, weight_decay=weight_decay, rows=rows)
+        parts: dict[str, Muon | AdamW] = {"muon": muon}
     else:
         parts = {}
         named = {matrix.name: matrix.parameter for matrix in matrices}
@@ -91,6 +94,8 @@ def split_parameters(decoder: Decoder) -> tuple[list[Matrix], list[tuple[str, Te
             else:
                 vectors.append((full, weight))
     vectors += _alive([("norm.weight", decoder.norm.weight)])
+    if decoder.added is not None:
+        vectors += _alive([(f"added.{name}", weight) for name, weight in decoder.added.named_parameters()])
     # What stands beside the blocks: the changes of loops, and what widens narrow embeddings.
     for name, weight in decoder.named_parameters():
         if (name.startswith("loops.") or ".widen." in name) and weight.requires_grad:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,18 @@ from kogata.core.errors import DataError, RecipeError
 from kogata.core.recipe import Clock
 from kogata.core.stage import Bench
 from kogata.core.variants import Choice
+from kogata.engine import techniques
 from kogata.engine.checkpoint import load_checkpoint
 from kogata.engine.convert import load_decoder, save_decoder
 from kogata.engine.costs import head_gradient_flops
 from kogata.engine.heap import give_back, kept
 from kogata.engine.initialise import initialise_from_corpus
-from kogata.engine.loop import Outcome, Technique, Training, train
+from kogata.engine.look_back import look_back
+from kogata.engine.loop import Outcome, Training, train
 from kogata.engine.objectives import LanguageModelling
 from kogata.engine.optimisers import build_optimiser, hold_gains
 from kogata.engine.parallel import Group
+from kogata.engine.precision import products_in
 from kogata.engine.sampler import Learner, Sampler
 from kogata.engine.sampling import make_sampler
 from kogata.engine.schedule import StepSchedule, TimeSchedule
@@ -102,14 +105,23 @@ class Pretraining:
     """What is seen when; None: `half_length`."""
     sampling: Choice | None = None
     """Which text is sampled and how much it counts; None: `proportional`."""
+    apart: bool = False
+    """Whether no token may see another document than its own."""
     corpus_start: bool = True
     rounds: int = 32
     """Of the corpus start's refinement."""
+    look_back: int = 0
+    """Heads of the first layer that begin by looking one, two … tokens back."""
     compile: bool | str = "auto"
+    recompute: bool = False
+    """Whether the backward pass computes each block again."""
+    precision: str = "fp32"
+    """Of the products in training steps (engine/precision.py)."""
     tables_every: int = 1
     """Steps from one update of the head to the next."""
     checkpoint_steps: int | None = None
-    techniques: tuple[Technique, ...] = ()
+    techniques: Mapping[str, Any] = field(default_factory=dict)
+    """By name, with their settings."""
 
 
 def pretrain(job: Pretraining, bench: Bench) -> dict[str, Any]:
@@ -135,7 +147,9 @@ def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
     sampler = _sampler(job, bench, store)
     fresh = load_checkpoint(bench.checkpoints) is None
     decoder, corpus_start = _decoder(job, bench, store, group, fresh)
+    decoder.recompute = job.recompute
     objective, kernels = _objective(job, bench, decoder)
+    objective.narrow = job.precision == "bf16" and bench.device != "cpu"
     optimiser = build_optimiser(
         decoder,
         job.optimizer,
@@ -152,15 +166,18 @@ def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
         sampler=sampler,
         optimiser=optimiser,
         schedule=schedule,
-        techniques=job.techniques,
+        techniques=techniques.make(job.techniques, decoder),
         group=group,
         heldout=_heldout(job, decoder),
+        precision=job.precision,
         flops_per_token=float(decoder.spec.flops_per_token(job.context)),
         resting_flops=float(head_gradient_flops(decoder.spec)),
         checkpoint_steps=job.checkpoint_steps,
         clip=CLIP,
     )
-    with kept():
+    # What techniques draw follows from the seed; a resumed run goes on from the state it saved.
+    torch.manual_seed(bench.seed * 64 + group.rank)
+    with kept(), products_in(job.precision):
         outcome = train(run, bench)
     record = schedule.record(outcome.steps)
     clocked = job.length.steps is None
@@ -175,8 +192,10 @@ def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
         "optimizer": job.optimizer,
         "lr": optimiser.lr,
         "tables_every": job.tables_every,
+        "precision": job.precision,
         "corpus_start": corpus_start,
         "kernels": kernels,
+        "techniques": {name: settings.model_dump() for name, settings in job.techniques.items()},
         "processes": bench.world,
     }
     if isinstance(sampler, Learner):
@@ -216,6 +235,7 @@ def _sampler(job: Pretraining, bench: Bench, store: TokenStore) -> Sampler:
         seed=bench.seed,
         device=bench.device,
         label=bench.label,
+        apart=job.apart,
         say=bench.log,
     )
     return make_sampler(supply, job.curriculum, job.sampling)
@@ -251,11 +271,14 @@ def _decoder(
                 rounds=job.rounds,
                 clock=None if left is None else Clock(before + START_SHARE * left, bench.clock.now),
             )
+            if job.look_back:
+                look_back(decoder, store.ids, job.look_back)
             give_back()
             prepare_torch(bench)
             took = bench.clock.now() - before
             bench.log(f"embedding and head from the corpus's pairs: {loss:.3f} nats a token ({took:.1f} s)")
-        outer = [part for part in (decoder.embed, decoder.head) if part is not None]
+        outer: list[torch.nn.Module] = [part for part in (decoder.embed, decoder.head) if part is not None]
+        outer += [decoder.layers()[0]] if job.look_back else []
         group.share_tensors([weight for part in outer for weight in part.parameters()])
     return decoder.to(bench.device), start
 
@@ -302,7 +325,8 @@ def _heldout(job: Pretraining, decoder: Decoder) -> Callable[[], float] | None:
         device = decoder.embed.weight.device
         hidden = decoder.hidden(ids[:, :-1].to(device))
         targets = ids[:, 1:].to(device)
-        loss = linear_cross_entropy(*decoder.for_head(hidden), targets, scale=1.0 / targets.numel())
+        scale = 1.0 / targets.numel()
+        loss = linear_cross_entropy(*decoder.for_head(hidden), targets, scale=scale, cap=decoder.cap)
         return float(loss) * per_byte
 
     return look

@@ -131,6 +131,7 @@ class WindowSampler:
         seed: decides every order.
         device: where the batches go.
         documents: the numbers of those that are read; None: all.
+        apart: whether batches say where documents end, so that no token sees another document.
     """
 
     def __init__(
@@ -144,6 +145,7 @@ class WindowSampler:
         seed: int = 0,
         device: str = "cpu",
         documents: np.ndarray | None = None,
+        apart: bool = False,
     ) -> None:
         self.shards = [ids] if isinstance(ids, np.ndarray) else list(ids)
         self.bounds = np.cumsum([0, *(len(shard) for shard in self.shards)])
@@ -154,7 +156,7 @@ class WindowSampler:
         self.tokens = int(self.lengths.sum())
         assert self.tokens > context, f"{self.tokens} tokens hold no window of {context}"
         self.context, self.batch, self.micro = context, batch, micro or batch
-        self.seed, self.device = seed, device
+        self.seed, self.device, self.apart = seed, device, apart
         self.windows = self.tokens // context
         """Windows of an epoch."""
         self.taken = 0
@@ -183,19 +185,40 @@ class WindowSampler:
         return StepBatch(parts=parts, count=float(count), tokens=count, first=mine)
 
     def _parts(self, first: int, last: int) -> Iterator[Batch]:
-        return batches(self.read_windows, first, last, micro=self.micro, device=self.device)
+        borders = self.borders if self.apart else None
+        return batches(self.read_windows, first, last, micro=self.micro, device=self.device, borders=borders)
 
     def read_windows(self, first: int, last: int) -> np.ndarray:
         """Reads windows by their number since the start of training: int64 [n, context + 1]."""
         rows = np.empty((last - first, self.context + 1), dtype=np.int64)
+        for row, at in self._places(first, last):
+            self._fill(rows[row], at)
+        return rows
+
+    def borders(self, first: int, last: int) -> list[list[int]]:
+        """Says where documents end in windows by their number; the end token begins what follows it.
+
+        So it does where text is scored: the first token of a document is predicted from it alone.
+        """
+        found: list[list[int]] = [[] for _ in range(last - first)]
+        for row, at in self._places(first, last):
+            ends = self._starts[1:] - 1
+            inside: list[int] = []
+            for shift in (0, self.tokens):  # The stream is a ring.
+                low, high = np.searchsorted(ends + shift, [at + 1, at + self.context])
+                inside += (ends[low:high] + shift - at).tolist()
+            found[row] = [*inside, self.context]
+        return found
+
+    def _places(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """Yields the row of each window and where in the stream it begins, with its epoch's order laid."""
         numbers = np.arange(first, last)
         for epoch in range(first // self.windows, (last - 1) // self.windows + 1):
             self._begin(epoch)
             here = np.nonzero(numbers // self.windows == epoch)[0]
             places = shuffled(numbers[here] - epoch * self.windows, self.windows, self._key(epoch, 2))
-            for row, place in zip(here, places, strict=True):
-                self._fill(rows[row], (self._shift + int(place) * self.context) % self.tokens)
-        return rows
+            for row, place in zip(here.tolist(), places.tolist(), strict=True):
+                yield row, (self._shift + place * self.context) % self.tokens
 
     def _key(self, epoch: int, use: int) -> int:
         return int(mix(np.array([epoch * 4 + use], dtype=np.uint64), self.seed)[0])
@@ -308,6 +331,7 @@ def batches(
     device: str,
     weights: Callable[[int, int], np.ndarray] | None = None,
     losses: bool = False,
+    borders: Callable[[int, int], list[list[int]]] | None = None,
 ) -> Iterator[Batch]:
     """Cuts rows into forward passes of nearly the same size and reads each when its turn comes.
 
@@ -319,6 +343,7 @@ def batches(
         device: where the batches go.
         weights: (first, last) → how much each target counts [n, T], float32.
         losses: make room for the losses.
+        borders: (first, last) → where documents end in each row, the last entry being T.
     """
     passes = max(1, -(-(last - first) // micro))
     for i in range(passes):
@@ -327,6 +352,9 @@ def batches(
             continue
         rows = torch.from_numpy(read(start, stop)).to(device)
         part = Batch(inputs=rows[:, :-1], targets=rows[:, 1:])
+        ends = None if borders is None else borders(start, stop)
+        if ends is not None and any(len(row) > 1 for row in ends):
+            part = replace(part, documents=ends)
         if weights is not None:
             part = replace(part, weights=torch.from_numpy(weights(start, stop)).to(device))
         yield with_losses(part) if losses else part

@@ -92,7 +92,7 @@ def find_model(name: str, revision: str | None = None) -> Source:
             expected=f"a folder, a .gguf file, a hub name such as owner/model, or {' | '.join(PACKAGES)}",
             remedy=f"did you mean {near!r}?"
             if near
-            else "correct the name; a path is relative to the recipe",
+            else "correct the name; a path in a recipe is relative to it",
         )
     if revision is not None:
         raise DataError(

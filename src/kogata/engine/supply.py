@@ -33,6 +33,8 @@ class Supply:
     device: str = "cpu"
     label: str = "train.pretrain"
     """The stage's, for errors."""
+    apart: bool = False
+    """Whether no token may see another document than its own."""
     say: Callable[[str], None] = lambda text: None
     """Tells the person who watches."""
 
@@ -55,6 +57,7 @@ class Supply:
             seed=self.seed * 7 + number,
             device=self.device,
             documents=documents,
+            apart=self.apart,
         )
 
     def source_names(self) -> list[str]:

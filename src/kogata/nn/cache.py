@@ -26,12 +26,16 @@ class Cache:
     length: int = 0
     before: int = 0
     """Positions that something takes before every text (`nn/adapters/front.py`)."""
+    seen: Tensor | None = None
+    """The ids themselves [B, length], where the model looks at pairs of them (`nn/added.py`)."""
 
     def rewind(self, length: int) -> None:
         """Forgets everything after the first `length` tokens."""
         for state in self.states:
             state.rewind(self.before + length)
         self.length = min(self.length, length)
+        if self.seen is not None:
+            self.seen = self.seen[:, : self.length]
 
 
 class KeysValues:

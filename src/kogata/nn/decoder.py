@@ -9,15 +9,19 @@ Names of its weights (`i` a block's number): `embed.weight`; `blocks.i.mixer_nor
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from kogata.core.registry import registry
 from kogata.nn import mixers
+from kogata.nn.added import Added
 from kogata.nn.cache import Cache
+from kogata.nn.dropping import dropped
 from kogata.nn.linear import (
     FactorisedEmbedding,
     embedding,
@@ -46,14 +50,16 @@ class Block(nn.Module):
         after = spec.sandwich_norms
         self.mixer_after = AfterNorm(spec.width, eps=spec.norm_eps) if after else None
         self.ffn_after = AfterNorm(spec.width, eps=spec.norm_eps) if after else None
+        self.dropout = 0.0
+        """Share of what is added that is dropped, while a technique says so."""
 
     def forward(self, x: Tensor, place: Place, state: Any = None) -> Tensor:
         """Works on x [B, T, D]."""
         if self.mixer_after is not None and self.ffn_after is not None:
-            x = x + self.mixer_after(self.mixer(self.mixer_norm(x), place, state))
-            return x + self.ffn_after(self.ffn(self.ffn_norm(x)))
-        x = x + self.mixer(self.mixer_norm(x), place, state)
-        return x + self.ffn(self.ffn_norm(x))
+            x = x + dropped(self.mixer_after(self.mixer(self.mixer_norm(x), place, state)), self.dropout)
+            return x + dropped(self.ffn_after(self.ffn(self.ffn_norm(x))), self.dropout)
+        x = x + dropped(self.mixer(self.mixer_norm(x), place, state), self.dropout)
+        return x + dropped(self.ffn(self.ffn_norm(x)), self.dropout)
 
 
 class Decoder(nn.Module):
@@ -73,7 +79,13 @@ class Decoder(nn.Module):
         self.head = None if spec.tied else _head(spec)
         turned = spec.rotary_dim or spec.head_dim
         self.rope = Rope(turned, spec.rope_theta, spec.rope_scaling, spec.context, spec.local_rope_theta)
+        self.added = None if spec.additions is None else Added(spec)
         self.loops = None if spec.sharing is None else Loops(spec, list(self.blocks))
+        self.cap = spec.added().cap
+        self.recompute = False
+        """Whether the backward pass computes each block again, instead of keeping what is in it."""
+        self.depth: int | None = None
+        """Blocks in use while a model grows, counted from the first; None: all of them."""
         self.front: Any = None
         """What stands before every text (`nn/adapters/front.py`)."""
         if seed is not None:
@@ -124,19 +136,32 @@ class Decoder(nn.Module):
         cos, sin = self.rope(start, ids.shape[1], positions)
         place = Place(cos, sin, borders)
         x = self.embed(ids)
+        added = self.added
+        if added is not None:
+            x = added.start(x, ids, cache, borders)
         states = [None] * self.spec.layers if cache is None else cache.states
         if self.loops is None:
-            for layer, block in enumerate(self.blocks):
-                x = block(x, place, states[layer])
+            first = x
+            for layer, block in enumerate(self.blocks[: self.depth]):
+                here = place
+                if added is not None:
+                    x, here = added.scale(layer, x, first), replace(place, values=added.values_of(layer, ids))
+                x = self._through(block, x, here, states[layer])
         else:
             x = self.loops.run(list(self.blocks), x, place, states)
         if cache is not None:
             cache.length += ids.shape[1]
         return self.norm(x)
 
+    def _through(self, block: nn.Module, x: Tensor, place: Place, state: Any) -> Tensor:
+        if self.recompute and state is None and torch.is_grad_enabled():
+            return cast(Tensor, checkpoint(block, x, place, use_reentrant=False))
+        return block(x, place, state)
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Computes the scores of every token of the vocabulary, [..., V]."""
-        return F.linear(*self.for_head(hidden))
+        logits = F.linear(*self.for_head(hidden))
+        return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Computes logits [B, T, V] of ids [B, T]; training uses `hidden` and a chunked loss instead."""

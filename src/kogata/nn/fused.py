@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from kogata.nn.attention._blocks import windowed_backward, windowed_forward
 from kogata.nn.attention.full import Mixer
 from kogata.nn.decoder import Block, Decoder
+from kogata.nn.dropping import dropped, mask_like
 from kogata.nn.kernels import MOST_HEAD, Kernels
 from kogata.nn.mixers import find
 from kogata.nn.place import Place
@@ -84,21 +86,33 @@ class FusedHidden:
         half = spec.head_dim // 2
         # The decoder's tables repeat the cosine and carry the half-turn's sign in the sine.
         turn = cosine[:, 0, :half].contiguous(), sine[:, 0, half:].contiguous()
-        x = decoder.embed(ids).view(batch * tokens, spec.width)
-        place = Place(cosine, sine)
-        for layer, (block, whole) in enumerate(self.passes):
+        x = decoder.embed(ids)
+        added = decoder.added
+        if added is not None:
+            x = added.start(x, ids)
+        x = first = x.view(batch * tokens, spec.width)
+        kept: dict[str, tuple[Tensor, Tensor]] = {}
+        for layer, (block, whole) in enumerate(self.passes[: decoder.depth]):
             facts = _Facts(self.kernels, tokens, spec, turn if spec.has_rope(layer) else None)
+            facts.dropout = block.dropout
+            values = None
+            if added is not None:
+                x, values = added.scale(layer, x, first), added.values_of(layer, ids)
             mixer, ffn = block.mixer, block.ffn
             inner = ffn.gate_up if spec.ffn == "swiglu" else ffn.up
             if not whole:
-                mixed = mixer(block.mixer_norm(x.view(batch, tokens, -1)), place)
+                place = Place(cosine, sine, values=values, kept=kept)
+                mixed = dropped(mixer(block.mixer_norm(x.view(batch, tokens, -1)), place), block.dropout)
                 x = _FeedForward.apply(x + mixed.view(x.shape), inner.weight, ffn.down.weight, facts)
                 continue
             facts.window = mixer.window if mixer.window is not None and mixer.window < tokens else None
             gains = (None, None) if mixer.q_norm is None else (mixer.q_norm.weight, mixer.k_norm.weight)
-            x = _Block.apply(
-                x, mixer.qkv.weight, *gains, mixer.out.weight, inner.weight, ffn.down.weight, facts
-            )
+            more = None if values is None else values.view(batch * tokens, spec.kv_width)
+            weights = mixer.qkv.weight, *gains, mixer.out.weight, inner.weight, ffn.down.weight
+            if decoder.recompute and torch.is_grad_enabled():
+                x = checkpoint(_Block.apply, x, *weights, more, facts, use_reentrant=False)
+            else:
+                x = _Block.apply(x, *weights, more, facts)
         x = _Norm.apply(x, self.kernels, spec.norm_eps)
         return x.view(batch, tokens, spec.width)
 
@@ -112,6 +126,12 @@ class _Facts:
         self.ffn, self.ffn_width, self.eps = spec.ffn, spec.ffn_width, spec.norm_eps
         self.window: int | None = None
         """Tokens of a window shorter than the sequence."""
+        self.dropout = 0.0
+
+
+def _added(x: Tensor, a: Tensor, weight: Tensor, mask: Tensor | None) -> Tensor:
+    """Adds a · weightᵀ, what the mask drops left out."""
+    return torch.addmm(x, a, weight.t()) if mask is None else torch.addcmul(x, a @ weight.t(), mask)
 
 
 class _Norm(torch.autograd.Function):
@@ -135,17 +155,18 @@ class _FeedForward(torch.autograd.Function):
         h, inverse = k.rms_forward(x, facts.eps)
         u = h @ inner.t()
         a = k.gate_forward(facts.ffn, u, facts.ffn_width)
-        ctx.facts = facts
+        ctx.facts, ctx.mask = facts, mask_like(x, facts.dropout)
         ctx.save_for_backward(inner, down, h, inverse, u, a)
-        return torch.addmm(x, a, down.t())
+        return _added(x, a, down, ctx.mask)
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         g = outputs[0].contiguous()
         inner, down, h, inverse, u, a = ctx.saved_tensors
         k = ctx.facts.kernels
-        g_down = g.t() @ a
-        k.gate_backward(ctx.facts.ffn, u, g @ down)
+        kept = g if ctx.mask is None else g * ctx.mask
+        g_down = kept.t() @ a
+        k.gate_backward(ctx.facts.ffn, u, kept @ down)
         g_inner = u.t() @ h
         return k.rms_backward(u @ inner, h, inverse, g), g_inner, g_down, None
 
@@ -161,12 +182,15 @@ class _Block(torch.autograd.Function):
         out: Tensor,
         inner: Tensor,
         down: Tensor,
+        values: Tensor | None,
         facts: _Facts,
     ) -> Tensor:
         k = facts.kernels
         gains = None if query_gain is None or key_gain is None else (query_gain, key_gain)
         h1, inverse1 = k.rms_forward(x, facts.eps)
         z = h1 @ qkv.t()
+        if values is not None:
+            z[:, -values.shape[1] :] += values
         turned, inverse_heads = k.heads_forward(z, gains, facts.turn, facts.tokens, facts.heads, facts.eps)
         if facts.window is None:
             attended, *sums = _forward(*_views(turned, z, facts), 0.0, True)
@@ -174,11 +198,13 @@ class _Block(torch.autograd.Function):
         else:
             attended, sums = windowed_forward(*_views(turned, z, facts), facts.window)
             y = attended.view(x.shape[0], -1)
-        x1 = torch.addmm(x, y, out.t())
+        first = mask_like(x, facts.dropout)
+        x1 = _added(x, y, out, first)
         h2, inverse2 = k.rms_forward(x1, facts.eps)
         u = h2 @ inner.t()
         a = k.gate_forward(facts.ffn, u, facts.ffn_width)
-        ctx.facts, ctx.gains = facts, gains
+        masks = first, mask_like(x, facts.dropout)
+        ctx.facts, ctx.gains, ctx.masks = facts, gains, masks
         ctx.save_for_backward(
             qkv,
             out,
@@ -197,23 +223,26 @@ class _Block(torch.autograd.Function):
             a,
             *sums,
         )
-        return x1.addmm_(a, down.t())
+        return x1.addmm_(a, down.t()) if masks[1] is None else x1.addcmul_(a @ down.t(), masks[1])
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         g = outputs[0].contiguous()
         facts: _Facts = ctx.facts
-        qkv, out, inner, down, h1, inverse1, z, turned, inverse_heads = ctx.saved_tensors[:9]
-        attended, y, h2, inverse2, u, a, *sums = ctx.saved_tensors[9:]
+        kept_for_it = ctx.saved_tensors  # Once: computed again, they can be taken a single time.
+        qkv, out, inner, down, h1, inverse1, z, turned, inverse_heads = kept_for_it[:9]
+        attended, y, h2, inverse2, u, a, *sums = kept_for_it[9:]
         k = facts.kernels
         queries, keys, dim = facts.heads
-        g_down = g.t() @ a
-        k.gate_backward(facts.ffn, u, g @ down)
+        kept = g if ctx.masks[1] is None else g * ctx.masks[1]
+        g_down = kept.t() @ a
+        k.gate_backward(facts.ffn, u, kept @ down)
         g_inner = u.t() @ h2
         g1 = k.rms_backward(u @ inner, h2, inverse2, g)
-        g_out = g1.t() @ y
+        kept = g1 if ctx.masks[0] is None else g1 * ctx.masks[0]
+        g_out = kept.t() @ y
         rows = g.shape[0]
-        gy = (g1 @ out).view(rows // facts.tokens, facts.tokens, queries, dim)
+        gy = (kept @ out).view(rows // facts.tokens, facts.tokens, queries, dim)
         if facts.window is None:
             dq, dk, dv = _backward(gy.transpose(1, 2), *_views(turned, z, facts), attended, *sums, 0.0, True)
         else:
@@ -230,7 +259,8 @@ class _Block(torch.autograd.Function):
         gz[:, (queries + keys) * dim :] = dv
         g_qkv = gz.t() @ h1
         g0 = k.rms_backward(gz @ qkv, h1, inverse1, g1)
-        return g0, g_qkv, g_query, g_key, g_out, g_inner, g_down, None
+        g_values = dv if ctx.needs_input_grad[7] else None
+        return g0, g_qkv, g_query, g_key, g_out, g_inner, g_down, g_values, None
 
 
 def _views(turned: Tensor, z: Tensor, facts: _Facts) -> tuple[Tensor, Tensor, Tensor]:

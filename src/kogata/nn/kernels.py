@@ -6,9 +6,11 @@ Where there is no C compiler there are no kernels, and plain torch computes the 
 from __future__ import annotations
 
 import ctypes
+import functools
 import shutil
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ FLAGS = (
 )  # fmt: skip
 COMPILERS = ("gcc", "cc", "clang")
 MOST_HEAD = 512
+_LOCK = threading.Lock()
+"""Whoever asks while another thread compiles waits for it."""
 
 
 class Kernels:
@@ -41,15 +45,9 @@ class Kernels:
         compiler = compiler or next(filter(None, map(shutil.which, COMPILERS)), None)
         if compiler is None:
             return None
-        with tempfile.TemporaryDirectory(prefix="kogata-kernels-") as folder:
-            made = Path(folder) / "kernels.so"
-            try:
-                done = subprocess.run(
-                    [compiler, *FLAGS, str(SOURCE), "-o", str(made), "-lm"], capture_output=True, timeout=60
-                )
-                return Kernels(ctypes.CDLL(str(made))) if done.returncode == 0 else None
-            except (OSError, subprocess.TimeoutExpired):
-                return None
+        with _LOCK:
+            library = _compiled(compiler)
+        return None if library is None else Kernels(library)
 
     def _call(self, name: str, *arguments: Any) -> None:
         getattr(self._library, name)(*map(_plain, arguments))
@@ -140,6 +138,19 @@ class Kernels:
         loss = z.new_empty(z.shape[0])
         self._call("cross_entropy", z, targets, weights, loss, z.shape[0], z.shape[1])
         return loss
+
+
+@functools.cache
+def _compiled(compiler: str) -> ctypes.CDLL | None:
+    with tempfile.TemporaryDirectory(prefix="kogata-kernels-") as folder:
+        made = Path(folder) / "kernels.so"
+        try:
+            done = subprocess.run(
+                [compiler, *FLAGS, str(SOURCE), "-o", str(made), "-lm"], capture_output=True, timeout=60
+            )
+            return ctypes.CDLL(str(made)) if done.returncode == 0 else None
+        except (OSError, subprocess.TimeoutExpired):
+            return None
 
 
 def _plain(value: Any) -> Any:

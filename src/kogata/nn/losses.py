@@ -35,6 +35,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         scale: float,
         kernels: Kernels | None,
         losses: Tensor | None,
+        cap: float | None,
     ) -> Tensor:
         need_hidden, need_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
         rows, width = hidden.shape
@@ -50,12 +51,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
             chosen = targets[start : start + step, None]
             z = held[: part.shape[0]]
             torch.mm(part, weight.t(), out=z)
+            bent = None if cap is None else z.div_(cap).tanh_().clone()
+            if cap is not None:
+                z.mul_(cap)
             share = None if weights is None else weights[start : start + step]
             wanted = grad_hidden is not None or grad_weight is not None
             if kernels is not None:
                 nll = kernels.cross_entropy(z, targets[start : start + step], share)
             else:
-                nll = _loss_and_gradient(z, chosen, share, part, weight, wanted)
+                nll = _loss_and_gradient(z, chosen, share, part, weight, wanted, cap)
+            if bent is not None and wanted:
+                z.mul_(bent.square_().neg_().add_(1.0))  # tanh' = 1 - tanh²
             total += (nll if share is None else nll * share).sum(dtype=torch.float64)
             if losses is not None:
                 losses[start : start + step] = nll
@@ -77,11 +83,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
         if outer.device.type != "cpu" or float(outer) != 1.0:
             grad_hidden = None if grad_hidden is None else grad_hidden * outer
             grad_weight = None if grad_weight is None else grad_weight * outer
-        return grad_hidden, grad_weight, None, None, None, None, None
+        return grad_hidden, grad_weight, None, None, None, None, None, None
 
 
 def _loss_and_gradient(
-    z: Tensor, chosen: Tensor, share: Tensor | None, hidden: Tensor, weight: Tensor, wanted: bool
+    z: Tensor,
+    chosen: Tensor,
+    share: Tensor | None,
+    hidden: Tensor,
+    weight: Tensor,
+    wanted: bool,
+    cap: float | None,
 ) -> Tensor:
     """Turns logits z into weight · (softmax - onehot) in their own memory; gives -log p(chosen), [n]."""
     score = z.gather(1, chosen)
@@ -92,7 +104,9 @@ def _loss_and_gradient(
         # Near underflow: log Σ exp = top score - log p(top) instead, and p(top) is at least 1/V.
         rows = (p[:, 0] < 1e-30).nonzero()[:, 0]
         high, top = z[rows].max(1)
-        nll[rows, 0] = (hidden[rows] * weight[top]).sum(1) - high.log() - score[rows, 0]
+        best = (hidden[rows] * weight[top]).sum(1)
+        best = best if cap is None else cap * torch.tanh(best / cap)
+        nll[rows, 0] = best - high.log() - score[rows, 0]
     if wanted:
         z.scatter_add_(1, chosen, torch.full_like(p, -1.0))
         if share is not None:
@@ -109,6 +123,7 @@ def linear_cross_entropy(
     scale: float = 1.0,
     kernels: Kernels | None = None,
     losses: Tensor | None = None,
+    cap: float | None = None,
 ) -> Tensor:
     """Computes scale · Σ wᵢ · -log p(targetᵢ) for logits hidden · weightᵀ, without ever holding all logits.
 
@@ -122,6 +137,7 @@ def linear_cross_entropy(
         weights: how much each token counts [...]; None counts each once.
         scale: multiplies the sum: 1 / (tokens that count in the whole optimiser step).
         kernels: compiled, for float32 on a CPU; None uses plain torch.
+        cap: bends the logits to lie between -cap and cap; None leaves them.
         losses: is filled with -log p(targetᵢ) [...], contiguous; zero where a token's weight is zero.
     """
     flat, chosen = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1).contiguous()
@@ -132,9 +148,9 @@ def linear_cross_entropy(
         if len(keep) < len(share):
             flat, chosen, share = flat.index_select(0, keep), chosen[keep], share[keep]
             part = None if seen is None else seen.new_empty(len(keep))
-            loss = _LinearCrossEntropy.apply(flat, weight, chosen, share, float(scale), kernels, part)
+            loss = _LinearCrossEntropy.apply(flat, weight, chosen, share, float(scale), kernels, part, cap)
             if seen is not None and part is not None:
                 seen.zero_()
                 seen[keep] = part
             return loss
-    return _LinearCrossEntropy.apply(flat, weight, chosen, share, float(scale), kernels, seen)
+    return _LinearCrossEntropy.apply(flat, weight, chosen, share, float(scale), kernels, seen, cap)

@@ -32,6 +32,21 @@ def orthogonalise(matrices: Tensor, iterations: int = 4) -> Tensor:
     return x
 
 
+def even_rows(moves: Tensor, squares: Tensor, beta: float) -> None:
+    """Divides each row by the root of its squares' average, in place; each matrix keeps its length.
+
+    Args:
+        moves: [n, r, c].
+        squares: [n, r, 1], or [n, 1, c] where rows lie across; is brought up to date.
+        beta: of the average.
+    """
+    across = 1 if squares.shape[1] == 1 and moves.shape[1] > 1 else 2
+    squares.lerp_(moves.square().mean(across, keepdim=True), 1 - beta)
+    length = moves.norm(dim=(1, 2), keepdim=True)
+    moves.mul_((squares + 1e-12).rsqrt_())
+    moves.mul_(length / moves.norm(dim=(1, 2), keepdim=True).clamp_(min=1e-12))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Matrix:
     """One matrix for Muon: some rows of a parameter (fused projections are several matrices)."""
@@ -68,6 +83,8 @@ class Muon:
         momentum: of the gradient's average, Nesterov's form; lower by 0.1 over the first `warmup` share.
         iterations: of the orthogonalisation, 3 to 5.
         weight_decay: share lost per unit of lr.
+        rows: of the average of each row's squared moves, by whose root its moves are divided, so that all
+            rows move alike (NorMuon, arXiv 2510.05491); 0 leaves them as they are.
     """
 
     matrices: Sequence[Matrix]
@@ -76,17 +93,26 @@ class Muon:
     iterations: int = 4
     weight_decay: float = 0.0
     warmup: float = 0.15
+    rows: float = 0.0
     buffers: list[Tensor] = field(init=False)
+    seconds: list[Tensor] = field(init=False)
+    """Averages of the rows' squares, by stack; empty where rows are left as they are."""
     stacks: list[list[Matrix]] = field(init=False)
 
     def __post_init__(self) -> None:
-        stacks: dict[tuple[int, int], list[Matrix]] = {}
+        # Rows lie across where a matrix is turned: these are then stacked apart.
+        stacks: dict[tuple[tuple[int, int], bool], list[Matrix]] = {}
         for matrix in self.matrices:
-            stacks.setdefault(matrix.shape, []).append(matrix)
+            stacks.setdefault((matrix.shape, bool(self.rows) and matrix.turned), []).append(matrix)
         self.stacks = list(stacks.values())
         self.buffers = [
             torch.zeros(len(stack), *shape, device=stack[0].parameter.device)
-            for shape, stack in stacks.items()
+            for (shape, _), stack in stacks.items()
+        ]
+        self.seconds = [
+            torch.zeros(len(stack), *((1, shape[1]) if turned else (shape[0], 1)), device=buffer.device)
+            for ((shape, turned), stack), buffer in zip(stacks.items(), self.buffers, strict=True)
+            if self.rows
         ]
 
     @torch.no_grad()
@@ -96,10 +122,12 @@ class Muon:
         momentum = (
             self.momentum - 0.1 * max(0.0, 1 - progress / self.warmup) if self.warmup else self.momentum
         )
-        for stack, buffer in zip(self.stacks, self.buffers, strict=True):
+        for number, (stack, buffer) in enumerate(zip(self.stacks, self.buffers, strict=True)):
             grads = torch.stack([m.of(m.parameter.grad) for m in stack])  # type: ignore[arg-type]
             buffer.lerp_(grads, 1 - momentum)
             moves = orthogonalise(grads.lerp_(buffer, momentum), self.iterations)
+            if self.rows:
+                even_rows(moves, self.seconds[number], self.rows)
             targets = [m.of(m.parameter) for m in stack]
             if self.weight_decay:
                 torch._foreach_mul_(targets, 1 - lr * self.weight_decay)
@@ -108,10 +136,13 @@ class Muon:
             torch._foreach_add_(targets, list(scaled.unbind(0)))
 
     def state(self) -> dict[str, Tensor]:
-        """Gives the momentum by matrix."""
+        """Gives the momentum by matrix, and the rows' averages where there are such."""
+        held = {"momentum": self.buffers, "rows": self.seconds or [None] * len(self.stacks)}
         return {
-            f"momentum.{m.name}.{m.start}": buffer[i]
-            for stack, buffer in zip(self.stacks, self.buffers, strict=True)
+            f"{name}.{m.name}.{m.start}": tensor[i]
+            for name, tensors in held.items()
+            for stack, tensor in zip(self.stacks, tensors, strict=True)
+            if tensor is not None
             for i, m in enumerate(stack)
         }
 

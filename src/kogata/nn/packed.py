@@ -72,6 +72,8 @@ class PackedHidden:
     def __init__(self, decoder: Decoder, kernels: Kernels | None, recompute: bool = False) -> None:
         if decoder.loops is not None:
             raise RecipeError("a model with shared layers cannot be fine-tuned yet", where="slot model")
+        if decoder.added is not None:
+            raise RecipeError("a model with additions cannot be fine-tuned yet", where="slot model")
         self.decoder, self.kernels = decoder, kernels if fits(decoder) else None
         self.recompute = recompute
 

@@ -19,6 +19,8 @@ class Place:
     """Per row, where each document ends (the last entry is T); None: a row is one document."""
     memory: tuple[Tensor, Tensor] | None = None
     """Keys and values [1, kv_heads, n, head_dim] that every document sees before its own."""
+    values: Tensor | None = None
+    """What the layer at hand adds to its values, [B, T, kv_width]."""
     kept: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Keys and values that a later layer uses again (`nn/attention/reuse.py`)."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from kogata.core.errors import RecipeError
 from kogata.nn import families, mixers
+from kogata.nn.additions import Additions, read_additions
 from kogata.nn.families import FAMILY
 from kogata.nn.ffns import ffn_linears, ffn_matrices, ffn_settings
 from kogata.nn.sharing import Sharing, read_sharing
@@ -16,7 +17,15 @@ FAMILIES = ("llama", "qwen2", "qwen3", "smollm3", "arcee")
 HYBRIDS = ("gemma3", "lfm2", "qwen3_5")
 """Families with other mixers beside it."""
 ROPE_SCALINGS = ("linear", "llama3", "yarn")
-_LATER = ("mixer_settings", "ffn_settings", "local_rope_theta", "rotary_dim", "embed_width", "sharing")
+_LATER = (
+    "mixer_settings",
+    "ffn_settings",
+    "local_rope_theta",
+    "rotary_dim",
+    "embed_width",
+    "sharing",
+    "additions",
+)
 """Fields that `to_dict` leaves out where they say nothing."""
 _LISTS = ("rope_layers", "mixers", "mixer_settings")
 
@@ -50,6 +59,7 @@ class ModelSpec:
         rotary_dim: how much of a head turns, from its start; None: all of it.
         embed_width: rows of the embedding have this size and are widened by one matrix; None: `width`.
         sharing: which layers have their weights in common; see `nn/sharing.py`.
+        additions: what stands beside the layers; see `nn/additions.py`.
     """
 
     family: str
@@ -76,6 +86,7 @@ class ModelSpec:
     rotary_dim: int | None = None
     embed_width: int | None = None
     sharing: dict[str, int] | None = None
+    additions: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "layers", "width", "heads", "kv_heads", "head_dim", "ffn_width", "context")
@@ -119,7 +130,7 @@ class ModelSpec:
             raise _unfit("ffn", self.ffn, f"{' | '.join(family.ffns)} ({self.family}); {self.ffn}: {known}")
         ffn_settings(self)
         if not family.own:
-            for name in ("embed_width", "sharing"):
+            for name in ("embed_width", "sharing", "additions"):
                 if getattr(self, name) is not None:
                     raise _unfit(name, f"{getattr(self, name)} in the family {self.family}", "family: kogata")
         elif self.embed_width is not None and not 0 < self.embed_width < self.width:
@@ -140,6 +151,7 @@ class ModelSpec:
         if turned % 2 or not 0 < turned <= self.head_dim:
             raise _unfit("rotary_dim", str(turned), f"an even number up to the head's {self.head_dim}")
         self.shared().check(self)
+        self.added().check(self)
 
     @staticmethod
     def of_family(family: str, **sizes: Any) -> ModelSpec:
@@ -198,6 +210,10 @@ class ModelSpec:
         """Says which layers have their weights in common."""
         return read_sharing(self.sharing)
 
+    def added(self) -> Additions:
+        """Says what stands beside the layers."""
+        return read_additions(self.additions)
+
     def stored_layers(self) -> list[int]:
         """Lists the first layer of each stored block."""
         return list(range(self.layers)) if self.sharing is None else self.shared().first_layers(self.layers)
@@ -239,7 +255,8 @@ class ModelSpec:
         norms = (4 if self.sandwich_norms else 2) * self.width
         sizes = self.layer_sizes()
         vectors = sum(sizes[layer].vectors + norms for layer in self.stored_layers())
-        return self.matrix_parameters() + self.embedding_parameters() + vectors + self.width
+        beside = vectors + self.width + self.added().parameters(self)
+        return self.matrix_parameters() + self.embedding_parameters() + beside
 
     def product_flops(self) -> int:
         """Counts one token's forward products with weights, head included; shared blocks each time."""

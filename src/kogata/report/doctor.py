@@ -1,4 +1,4 @@
-"""What this computer has and what is missing, found without changing anything."""
+"""What this computer has and what is missing; nothing is changed but the kept profile of its speed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from kogata.core.amounts import format_bytes
+from kogata.core.amounts import format_bytes, format_count
 
 NEEDED = (
     "torch", "transformers", "tokenizers", "safetensors", "numpy", "pyarrow", "pydantic", "rich",
@@ -43,7 +43,7 @@ class Check:
 
 
 def examine() -> list[Check]:
-    """Looks at Python, packages, compiler, memory, disk, llama.cpp and the store."""
+    """Looks at Python, packages, compiler, speed, memory, disk, llama.cpp and the store."""
     return [
         _python(),
         *(_package(name) for name in NEEDED),
@@ -51,6 +51,7 @@ def examine() -> list[Check]:
         _llama(),
         _compiler(),
         _cores(),
+        _speed(),
         _memory(),
         _disk(),
     ]
@@ -106,6 +107,26 @@ def _compiler() -> Check:
 def _cores() -> Check:
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Check(name="cores", state="good", found=f"{allowed} of {os.cpu_count()} allowed")
+
+
+def _speed() -> Check:
+    """Says how fast the computer is, as plans take it: measured now where no run has measured it yet."""
+    from kogata.core.errors import KogataError
+    from kogata.runtime.machine import profile_machine
+
+    try:
+        profile = profile_machine()
+    except KogataError as error:
+        return Check(name="speed", state="bad", found=error.what, remedy=error.remedy or "")
+    machine = profile.machine
+    rates = {"products": (machine.gemm_flops, "FLOP/s"), "in bf16": (machine.bf16_flops, "FLOP/s"),
+             "copying": (machine.stream_bytes, "B/s"),
+             "text on one core": (machine.text_bytes, "B/s")}  # fmt: skip
+    found = ", ".join(f"{name} {format_count(rate)}{unit}" for name, (rate, unit) in rates.items() if rate)
+    if profile.busy:
+        remedy = "other programs were at work while it was measured; a later run measures it once more"
+        return Check(name="speed", state="note", found=found, remedy=remedy)
+    return Check(name="speed", state="good", found=found)
 
 
 def _memory() -> Check:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kogata.core.amounts import Cost, format_joules
+from kogata.core.amounts import Cost, counted, format_joules
 from kogata.core.receipt import Receipt
 
 
@@ -24,6 +24,7 @@ def highlights(receipts: Iterable[Receipt]) -> dict[str, Any]:
         "classifier": None,
         "labels": None,
         "answers": None,
+        "general": None,
     }
     for receipt in receipts:
         if receipt.parent is not None:
@@ -45,6 +46,9 @@ def highlights(receipts: Iterable[Receipt]) -> dict[str, Any]:
             found["classifier"] = facts if judged else None
         if receipt.kind == "scores" and facts.get("labels"):
             found["labels"] = facts["labels"]
+        training = facts.get("training")
+        if isinstance(training, dict) and training.get("general"):
+            found["general"] = training["general"]
         if receipt.kind == "scores" and facts.get("examples"):
             found["answers"] = facts["examples"]
         if receipt.kind == "bundle" and isinstance(facts.get("files"), dict):
@@ -65,6 +69,22 @@ def accounts_of(receipts: Iterable[Receipt]) -> dict[str, dict[str, Any]]:
         if isinstance(single, dict):
             found[receipt.label] = single
     return found
+
+
+MENDED = {
+    "undecodable_bytes": "undecodable byte",
+    "lone_surrogates": "lone surrogate",
+    "nul_characters": "NUL character",
+}
+
+
+def mended_text(account: Mapping[str, Any]) -> str:
+    """Says what of the text could not be read as it was; empty when all could."""
+    extra = account.get("extra") or {}
+    found = [counted(extra[name], noun) for name, noun in MENDED.items() if extra.get(name)]
+    if found and extra.get("mended_documents"):
+        found[-1] += f", mended in {counted(extra['mended_documents'], 'document')}"
+    return ", ".join(found)
 
 
 def bytes_per_token(receipts: Iterable[Receipt]) -> float | None:

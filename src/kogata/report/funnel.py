@@ -7,7 +7,7 @@ from typing import Any
 
 from kogata.core.amounts import counted, format_bytes, format_count
 from kogata.core.receipt import Receipt
-from kogata.report.facts import accounts_of, bytes_per_token
+from kogata.report.facts import accounts_of, bytes_per_token, mended_text
 from kogata.report.plots import bar
 from kogata.report.sections import language
 
@@ -27,7 +27,8 @@ def funnel_rows(receipts: Sequence[Receipt]) -> tuple[list[dict[str, Any]], str]
         kept = account.get("kept_bytes") or 0
         noun = "row" if label in rowwise else "document"
         extra = account.get("extra") or {}
-        notes = [*_selection(extra), *_clusters(extra), *_trials(extra)]
+        mended = mended_text(account)
+        notes = [*([mended] if mended else []), *_selection(extra), *_clusters(extra), *_trials(extra)]
         rows.append(
             {
                 "label": label,

@@ -13,7 +13,7 @@ from typing import IO, Any, Protocol
 
 from kogata.core.amounts import format_bytes, format_count, format_seconds
 from kogata.core.receipt import Receipt, total_cost
-from kogata.report.facts import highlights
+from kogata.report.facts import highlights, mended_text
 
 
 class Screen(Protocol):
@@ -140,6 +140,9 @@ def receipt_text(receipt: Receipt) -> str:
     figure = figure_of(receipt)
     if figure:
         parts.append(figure)
+    mended = mended_text(receipt.facts.get("account") or {})
+    if mended:
+        parts.append(mended)
     if receipt.reason:
         parts.append(receipt.reason.splitlines()[0])
     return "  ".join(parts)

@@ -94,6 +94,16 @@ def quality_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
         before = answers.get("base_loss_nats_per_token")
         if before is not None:
             rows.append({"name": "before training", "value": f"{before:.4f}", "minor": True})
+        copies = answers.get("copies")
+        if copies and copies["answers"]:
+            value = f"{copies['copied']} of {copies['answers']}, {copies['expected_copied']} expected"
+            rows.append({"name": "answers copied from training", "value": value})
+    general = found["general"]
+    if general:
+        name = f"general text ({general['language']}), bits per byte"
+        rows.append({"name": name, "value": f"{general['bits_per_byte']:.4f}"})
+        before = f"{general['bits_per_byte_before']:.4f}"
+        rows.append({"name": "before training", "value": before, "minor": True})
     score = found["bits_per_byte_facts"]
     if score:
         rows.append({"name": "bits per byte", "value": f"{score['value']:.4f}"})
@@ -292,6 +302,7 @@ def machine_rows(machine: Machine, receipts: Sequence[Receipt]) -> list[tuple[st
         ("matrix products", f"{rate(machine.gemm_flops)}FLOP/s" if machine.gemm_flops else "–"),
         ("at small shapes", f"{rate(machine.gemm_small_flops)}FLOP/s" if machine.gemm_small_flops else "–"),
         ("copying", f"{rate(machine.stream_bytes)}B/s" if machine.stream_bytes else "–"),
+        ("text, on one core", f"{rate(machine.text_bytes)}B/s" if machine.text_bytes else "–"),
         ("power at load", watts),
         ("C++ compiler", "found" if machine.compiler else "not found"),
     ]

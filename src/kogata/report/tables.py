@@ -162,6 +162,10 @@ def run_view(run: Any) -> RenderableType:
         told = f"{found['answers']['loss_nats_per_token']:.3f} nats a token of held-out answers"
         told += f", {before:.3f} before training" if before is not None else ""
         table.add_row("quality", Text(told, "bold green"))
+    if found["general"]:
+        now, before = found["general"]["bits_per_byte"], found["general"]["bits_per_byte_before"]
+        language = found["general"]["language"]
+        table.add_row("", f"{now:.3f} bits per byte of general text ({language}), {before:.3f} before")
     if best_line(found):
         table.add_row("quality", Text(str(best_line(found)), "bold green"))
     if found["minimal_pairs"]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from kogata.core.amounts import Budget
 from kogata.core.errors import RecipeError
-from kogata.core.registry import suggest
+from kogata.core.registry import PEER_NAMES, suggest
 from kogata.core.stage import Stage
 from kogata.runtime.explain import places_of
 from kogata.runtime.yaml_text import Path_
@@ -97,7 +97,13 @@ def _unknown(parts: list[str], entries: Sequence[Entry], where: str) -> RecipeEr
     for entry in entries:
         for field in entry.model.model_fields:
             names[f"{entry.label}.{field}"] = field
-    deeper = [f"{entry.label}.{place}" for entry in entries for place in places_of(entry.model, last)]
+    meant = {last, PEER_NAMES.get(last, last)}
+    deeper = [
+        f"{entry.label}.{place}"
+        for entry in entries
+        for name in meant
+        for place in places_of(entry.model, name)
+    ]
     near: list[str] = []
     if len(deeper) == 1:
         near = deeper

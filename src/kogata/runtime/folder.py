@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kogata.core.artifact import Artifact
-from kogata.core.errors import ArtifactError
+from kogata.core.errors import ArtifactError, RecipeError
 from kogata.core.receipt import Machine
 from kogata.core.recipe import Plan, Recipe
 from kogata.runtime.system import write_beside
@@ -28,6 +28,8 @@ class RunFolder:
     """plan.json as an earlier invocation wrote it; empty at the first."""
     spent_seconds: float = 0.0
     """What invocations that were killed or stopped used of the time budget."""
+    processes: int | None = None
+    """How many share its training; None: as many as come."""
 
     @property
     def shares(self) -> dict[str, float]:
@@ -58,7 +60,24 @@ class RunFolder:
     def beat(self, status: str, spent_seconds: float, invocation: str) -> None:
         """Notes how the invocation stands, so that time before a kill counts."""
         row = {"status": status, "spent_seconds": round(spent_seconds, 2), "invocation": invocation}
+        row |= {} if self.processes is None else {"processes": self.processes}
         write_beside(self.path / "state.json", _json(row), sync=False)
+
+    def join(self, processes: int) -> None:
+        """Notes how many processes share the training; refuses another number than an unfinished run has.
+
+        Raises:
+            RecipeError: what was trained so far goes on with as many processes as made it.
+        """
+        if self.processes not in (None, processes):
+            raise RecipeError(
+                "this run was begun with another number of processes",
+                where=str(self.path),
+                found=f"--processes {processes}",
+                expected=f"--processes {self.processes}, which goes on where it stopped",
+                remedy="or begin anew in another folder: --out DIR",
+            )
+        self.processes = processes
 
     def leave(self) -> None:
         """Removes the folder again when nothing came of the run and nothing lies in it."""
@@ -130,6 +149,7 @@ def open_folder(recipe: Recipe, out: Path | None) -> tuple[RunFolder, str | None
             state = _read(path / "state.json") or {}
             if state.get("status") in ("running", "stopped"):
                 folder.spent_seconds = float(state.get("spent_seconds", 0.0))
+                folder.processes = state.get("processes")
             break
     note = f"{wanted} holds another recipe's run; this one goes to {path}" if path != wanted else None
     return folder, note

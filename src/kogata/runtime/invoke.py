@@ -59,6 +59,7 @@ def run_recipe(
     machine = machine_profile(say=lambda text: screen.event("note", text=text))
     started += time.monotonic() - before  # the first measurement of a machine is shown, not counted
     folder, note = open_folder(recipe, out)
+    folder.join(processes)
     if note:
         screen.event("note", text=note)
     context = _context(recipe, folder.machine or machine, processes)

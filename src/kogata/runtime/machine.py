@@ -28,9 +28,11 @@ from kogata.runtime.energy import modelled_watts
 from kogata.runtime.processes import LINUX
 from kogata.runtime.system import file_lock, home, write_beside
 
-PROBE = 1
-"""Counts up when what is measured changes."""
+PROBE = 2
+"""Counts up when what is measured changes: a profile of an earlier count is made anew."""
 PROBE_SECONDS = 2.5
+BF16_FLAGS = ("avx512_bf16", "amx_bf16")
+"""Without one of these a 16-bit product takes hundreds of times as long, and is not even measured."""
 LONGEST_SECONDS = 120.0
 """Importing torch from a slow disk takes its time; more is a fault."""
 BUSY_BELOW = 0.85
@@ -124,12 +126,15 @@ class _Kept:
 
 
 def _measured(facts: dict[str, Any], device: str, before: _Kept | None) -> _Kept:
-    found = _probe(facts["cores"], device)
+    found = _probe(facts["cores"], device, any(flag in facts["isa"].split() for flag in BF16_FLAGS))
     share = found.get("cpu_share")
     machine = _machine(facts, found)
     if before is not None:
-        rates = ("gemm_flops", "gemm_small_flops", "stream_bytes")
-        best = {name: max(getattr(machine, name), getattr(before.machine, name) or 0.0) for name in rates}
+        rates = ("gemm_flops", "gemm_small_flops", "bf16_flops", "stream_bytes", "text_bytes")
+        best = {
+            name: max(getattr(machine, name) or 0.0, getattr(before.machine, name) or 0.0) or None
+            for name in rates
+        }
         machine = replace(machine, **best)
     return _Kept(
         machine=machine,
@@ -221,14 +226,16 @@ def _machine(facts: dict[str, Any], found: dict[str, Any]) -> Machine:
             memory_bytes=facts["memory_bytes"],
             gemm_flops=found["gemm_flops"],
             gemm_small_flops=found["gemm_small_flops"],
+            bf16_flops=found.get("bf16_flops"),
             stream_bytes=found["stream_bytes"],
+            text_bytes=found.get("text_bytes"),
             watts=watts,
             watts_source=source,
         )
     )
 
 
-def _probe(cores: int, device: str) -> dict[str, Any]:
+def _probe(cores: int, device: str, bf16: bool) -> dict[str, Any]:
     """Measures in a child process, so that this one stays free of torch."""
     # A quarter of what is free, for source and target, and never more than is useful.
     stream = max(1 << 22, min(1 << 28, hardware.available_memory() // 8))
@@ -240,6 +247,7 @@ def _probe(cores: int, device: str) -> dict[str, Any]:
     # -P: a file called random.py in the user's folder is not to be imported.
     command = [sys.executable, "-P", "-m", "kogata.runtime.machine_probe", "--cores", str(cores)]
     command += ["--device", device, "--stream-bytes", str(stream), "--seconds", str(PROBE_SECONDS)]
+    command += ["--bf16"] if bf16 else []
     try:
         done = subprocess.run(
             command,

@@ -101,6 +101,13 @@ def explain_os_error(
             found=_owner(path),
             remedy=f"give yourself the permission, or {_ELSEWHERE}",
         )
+    if number in (errno.ENOTDIR, errno.EEXIST) and (file := _first_file(path)):
+        return EnvironmentProblem(
+            "a file stands where a folder is needed",
+            where=where,
+            found=f"{file} is a file",
+            remedy=_ELSEWHERE,
+        )
     if number == errno.ENAMETOOLONG:
         return EnvironmentProblem("the file's name is too long", where=where, remedy="give it a shorter name")
     if number in (errno.EMFILE, errno.ENFILE):
@@ -111,6 +118,12 @@ def explain_os_error(
 
 
 _ELSEWHERE = "write elsewhere (--out DIR for the run, KOGATA_HOME for the store)"
+
+
+def _first_file(path: Path | str | None) -> Path | None:
+    place = Path(path).absolute() if path is not None else None
+    files = [one for one in (place, *place.parents) if one.is_file()] if place is not None else []
+    return files[-1] if files else None
 
 
 def _owner(path: Path | str | None) -> str | None:

@@ -16,10 +16,11 @@ from kogata.core.receipt import Machine
 from kogata.core.stage import Bench, Facts, Given, InputPath, Resolved, Share, Slot, Stage, one
 
 LARGE_PARAMETERS = 30e6
+ANSWERED_PARAMETERS = 300e6
 LIMIT_BYTES, LARGE_LIMIT_BYTES = 256_000, 64_000
 PAIR_BYTES, PAIR_BYTES_PER_TOKEN = 83_800, 2.55
 """Of the bundled pairs' sentences, and with a vocabulary of 3,000 learned on novels."""
-START_SECONDS = 1.0
+START_SECONDS = 0.7
 """Opening model and text, and sealing the scores."""
 
 
@@ -72,6 +73,11 @@ class Evaluate(Stage):
     temperature: float = Field(
         default=0.8, ge=0, le=5, description="of the samples: 0 takes the likeliest token each time"
     )
+    answers: Literal["auto"] | Annotated[int, Field(ge=0, le=1000)] = Field(
+        default="auto",
+        description="rows that model and base answer side by side, the likeliest token each time; auto: 20, "
+        "or 4 for models above 300 M weights",
+    )
 
     def resolve(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Resolved:
         """Chooses the window, the limit, and whether English pairs make sense."""
@@ -102,6 +108,9 @@ class Evaluate(Stage):
             reasons["minimal_pairs"] = (
                 f"the text's language is {language or 'not known'}; the pairs are English"
             )
+        if self.answers == "auto" and facts.get("examples") is not None:
+            changes["answers"] = _answers(model)
+            reasons["answers"] = f"{format_count(model.get('parameters'))} weights"
         if self.prompts == "auto":
             reasons["prompts"] = "a few of ours in the text's language, else its documents' first words"
         return Resolved(stage=self.model_copy(update=changes), reasons=reasons)
@@ -120,14 +129,17 @@ class Evaluate(Stage):
         tokens = size / each
         pairs = PAIR_BYTES / min(each, PAIR_BYTES_PER_TOKEN) if self.minimal_pairs is not False else 0.0
         prompts = len(self.prompts) if isinstance(self.prompts, list) else 4
-        seconds = START_SECONDS + costs.load_seconds(model) + size / 4e6
+        seconds = machine.paced(START_SECONDS + costs.load_seconds(model) + size / 4e6)
         seconds += costs.read_seconds(model, tokens, window, machine)
         seconds += costs.read_seconds(model, pairs, 32, machine)
         seconds += costs.write_seconds(model, prompts * self.sample_tokens, machine)
         examples = (((facts.get("examples") or {}).get("splits") or {}).get(self.split) or {}).get("bytes", 0)
         if examples:
             passes = 2 if facts.get("adapter") else 1
-            seconds += (passes - 1) * costs.write_seconds(model, prompts * self.sample_tokens, machine)
+            asked = self.answers if isinstance(self.answers, int) else _answers(model)
+            rows = (((facts["examples"] or {}).get("splits") or {}).get(self.split) or {}).get("examples")
+            asked = min(asked, rows) if rows else asked
+            seconds += (passes * asked - prompts) * costs.write_seconds(model, self.sample_tokens, machine)
             answered = min(16_384.0, examples / each)
             seconds += passes * costs.read_seconds(model, answered, window, machine)
             tokens += passes * answered
@@ -259,11 +271,17 @@ class Evaluate(Stage):
                 said += f", {found['base_loss_nats_per_token']:.3f} before training"
             seen.bench.log(said)
         shown: list[dict[str, str]] = []
-        if self.sample_tokens:
-            asked: dict[str, Any] = {"count": 4, "max_tokens": self.sample_tokens}
-            shown = engine.answers(loaded, renderer, examples.path, self.split, **asked)
+        count = self.answers if isinstance(self.answers, int) else _answers(model.facts)
+        if self.sample_tokens and count:
+            asked: dict[str, Any] = {"count": count, "max_tokens": self.sample_tokens}
+            seen.expect(0)
+            shown = engine.answers(loaded, renderer, examples.path, self.split, **asked, progress=seen)
+            if found is not None:
+                found["copies"] = engine.copied(shown, examples.path)
+                copies, expected = found["copies"]["copied"], found["copies"]["expected_copied"]
+                seen.bench.log(f"{copies} of {len(shown)} answers copied from training, {expected} expected")
             if base is not None:
-                earlier = engine.answers(base, renderer, examples.path, self.split, **asked)
+                earlier = engine.answers(base, renderer, examples.path, self.split, **asked, progress=seen)
                 shown = [{**now, "before": old["text"]} for now, old in zip(shown, earlier, strict=True)]
         return found, shown
 
@@ -282,6 +300,10 @@ class Evaluate(Stage):
             )
             made.append({"prompt": prompt, "text": "".join(pieces)})
         return made
+
+
+def _answers(model: Facts) -> int:
+    return 20 if (model.get("parameters") or 0) <= ANSWERED_PARAMETERS else 4
 
 
 def _documents(corpus: Facts, split: str) -> int:

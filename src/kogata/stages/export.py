@@ -143,13 +143,14 @@ class Export(Stage):
         language = (corpus or {}).get("language_hint")
         tokens = text / costs.bytes_per_token(model.get("vocab_size"), language)
         window = min(model.get("context") or 256, 256)
-        seconds = 0.2 + sum(known) / costs.WRITE_BYTES_PER_SECOND
+        seconds = machine.paced(0.2 + sum(known) / costs.WRITE_BYTES_PER_SECOND)
         if tokens:
-            seconds += costs.load_seconds(model) + costs.read_seconds(model, tokens, window, machine)
+            seconds += machine.paced(costs.load_seconds(model))
+            seconds += costs.read_seconds(model, tokens, window, machine)
         for name in self.formats:
             runtime = get_format(name).runtime
             if runtime == "llama.cpp":
-                seconds += costs.LLAMA_WRITE_SECONDS * (model.get("vocab_size") or 0) / 1e5
+                seconds += machine.paced(costs.LLAMA_WRITE_SECONDS * (model.get("vocab_size") or 0) / 1e5)
             if tokens:
                 seconds += costs.runtime_seconds(runtime, model, tokens, window, machine)
         cost = Cost(

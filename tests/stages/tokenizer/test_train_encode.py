@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from kogata.core.artifact import Artifact, Document, Kind
-from kogata.core.errors import DataError, Stopped
+from kogata.core.errors import DataError, RecipeError, Stopped
 from kogata.core.receipt import Machine
 from kogata.core.stage import Bench, Facts, Share, Stage
 from kogata.engine.text import seal_documents
@@ -179,16 +179,17 @@ def test_forecasts_have_the_shape_of_the_facts_and_are_near(made: dict[str, Any]
     assert told.facts["tokenizer_digest"] == real["tokenizer_digest"]
 
 
-def test_settings_that_will_not_do(tmp_path: Path, made: dict[str, Any]) -> None:
+def test_settings_that_will_not_do() -> None:
     with pytest.raises(ValidationError, match="unknown method 'wordpiece'; expected one of bpe, characters"):
         Train(method="wordpiece")
-    with pytest.raises(ValidationError, match="between 257 and 1,000,000"):
+    with pytest.raises(ValidationError, match="between 2 and 1,000,000"):
         Train(vocab_size=0)
     with pytest.raises(ValidationError):
         Train(pre="llama-bpe")  # type: ignore[arg-type]
-    with pytest.raises(DataError) as caught:
-        run(Train(vocab_size=100), tmp_path / "t", Kind.TOKENIZER, corpus=made["corpus"])
+    with pytest.raises(RecipeError) as caught:
+        Train(vocab_size=100)
     assert caught.value.expected == "at least 257 (256 bytes and the end token), or auto"
+    assert Train(vocab_size=100, method="characters").vocab_size == 100
 
 
 def test_a_corpus_without_training_text_stops(tmp_path: Path) -> None:

@@ -92,6 +92,8 @@ def test_an_adapter_comes_out(model: Artifact, tuned: tuple[TrainingBench, dict[
     assert len(found) == 20 and found[-1]["loss"] < found[0]["loss"] - 0.4
     heldout = facts["training"]["heldout"]
     assert heldout["loss"] < heldout["loss_before"] and any("heldout_loss" in row for row in found)
+    general = facts["training"]["general"]
+    assert general["language"] == "ja" and general["bits_per_byte"] != general["bits_per_byte_before"]
     assert facts["base_digest"] == "model" and facts["rank"] == 16
     # The small tokenizer has no chat template: ChatML was used, and is saved with the adapter.
     assert (made.out / "chat_template.jinja").is_file() and any("ChatML" in line for line in made.logs)
@@ -169,7 +171,15 @@ def test_kind_follows_the_method() -> None:
 SCATTERED = {"sparse": {"form": "scattered", "rank": 4, "top": 2}}
 BESIDE = {"adapter": {"form": "beside", "size": 4}}
 FRONT = {"prefix": {"tokens": 3, "text": "Answer: 猫"}}
-METHODS: list[Any] = ["full", "ia3", {"lora": {"rank": 2, "top": 1}}, SCATTERED, BESIDE, FRONT]
+METHODS: list[Any] = [
+    "full",
+    "ia3",
+    {"peft": {"tuner": "loha"}},
+    {"lora": {"rank": 2, "top": 1}},
+    SCATTERED,
+    BESIDE,
+    FRONT,
+]
 
 
 @pytest.mark.parametrize("method", METHODS, ids=str)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,12 @@ def test_other_families_and_tied_heads(tokens: Artifact, tmp_path: Path, family:
     assert facts["architecture"] == family and facts["spec"]["tied"] == (family == "llama")
 
 
-@pytest.mark.parametrize("machine", [MACHINE, replace(MACHINE, compiler=True)], ids=["torch", "fused"])
+HALF = replace(MACHINE, compiler=True, isa="avx512_bf16", bf16_flops=4 * 80e9)
+
+
+@pytest.mark.parametrize(
+    "machine", [MACHINE, replace(MACHINE, compiler=True), HALF], ids=["torch", "fused", "bf16"]
+)
 def test_same_key_same_weights_and_resumed_too(tokens: Artifact, tmp_path: Path, machine: Machine) -> None:
     folders = []
     for name in ("one", "two"):
@@ -102,6 +108,42 @@ def test_same_key_same_weights_and_resumed_too(tokens: Artifact, tmp_path: Path,
     other = TrainingBench(tmp_path / "seed", machine=machine, seed=1)
     run(tokens, other, steps=20)
     assert weights(other.out) != weights(folders[0][0])
+
+
+def test_long_windows_begin_short_by_doubling() -> None:
+    for context, name in ((256, "half_length"), (512, "length_warmup"), (2048, "length_warmup")):
+        found = resolved(NOVELS, steps=100, context=context, batch=4096)
+        assert found.stage.curriculum.name == name and found.reasons["curriculum"]
+    infobatch = resolved(NOVELS, steps=100, context=512, batch=4096, sampling="infobatch")
+    assert infobatch.stage.curriculum.name == "full_length"
+
+
+class Watching(TrainingBench):
+    """Notes how products are computed while a step is told."""
+
+    def metric(self, row: Mapping[str, Any]) -> None:
+        super().metric({**row, "products": torch.get_float32_matmul_precision()})
+
+
+def test_products_are_bf16_in_training_alone(tokens: Artifact, tmp_path: Path) -> None:
+    before = torch.get_float32_matmul_precision()
+    for machine, form, told in ((HALF, "bf16", "medium"), (MACHINE, "fp32", "highest")):
+        bench = Watching(tmp_path / form, machine=machine)
+        facts = run(tokens, bench, steps=3)
+        assert facts["training"]["precision"] == form
+        assert {row["products"] for row in bench.rows} == {told}
+        assert torch.get_float32_matmul_precision() == before
+    stage = resolved(NOVELS, machine=HALF, steps=100)
+    assert stage.stage.precision == "bf16" and "FLOP/s in bf16" in stage.reasons["precision"]
+    seconds = [
+        resolved(NOVELS, machine=HALF, steps=100, precision=form)
+        .stage.forecast({"tokens": NOVELS, "model": None}, HALF, Share())
+        .cost.seconds
+        for form in ("fp32", "bf16")
+    ]
+    assert seconds[1] < seconds[0]
+    with pytest.raises(RecipeError, match="16-bit"):
+        resolved(NOVELS, steps=100, precision="bf16")
 
 
 def test_goes_on_with_a_given_model(tokens: Artifact, tmp_path: Path) -> None:
@@ -125,6 +167,19 @@ def test_keeps_a_time_budget(tokens: Artifact, tmp_path: Path) -> None:
     replay = Pretrain().steps_taken(facts)
     assert replay["steps"] == facts["training"]["steps"] and replay["time"] is None
     assert Pretrain(**{**TINY, **replay}).clocked(Share()) is False
+
+
+def test_documents_apart(tokens: Artifact, tmp_path: Path) -> None:
+    losses = {}
+    for documents in ("joined", "apart"):
+        bench = TrainingBench(tmp_path / documents)
+        run(tokens, bench, steps=6, documents=documents)
+        losses[documents] = [row["loss"] for row in bench.rows]
+    assert losses["joined"] != losses["apart"]
+    assert losses["joined"] == pytest.approx(losses["apart"], rel=0.1)
+    for more in ({"curriculum": "length_buckets"}, {"sampling": "infobatch"}):
+        with pytest.raises(RecipeError, match="cannot be kept apart"):
+            resolved(tokens.facts, documents="apart", steps=6, **more)
 
 
 def test_too_few_tokens_is_said_before_the_first_step(tmp_path: Path) -> None:

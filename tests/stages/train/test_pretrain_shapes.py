@@ -133,7 +133,8 @@ def test_what_does_not_fit_says_what_would() -> None:
     share = Share(memory_bytes=3 * 2**30)
     facts = {"tokens": FACTS, "model": None}
     model = {"layers": 8, "width": 512, "pattern": ["window", "window", "window", "full"]}
-    stage = Pretrain(model=model, context=16_384, batch=16_384, steps=5).resolve(facts, MACHINE, share).stage
+    asked: dict[str, Any] = {"context": 16_384, "batch": 16_384, "steps": 5, "recompute": False}
+    stage = Pretrain(model=model, **asked).resolve(facts, MACHINE, share).stage
     forecast = stage.forecast(facts, MACHINE, share)
     assert (forecast.cost.peak_bytes or 0) > share.memory_bytes
     found = forecast.advice
@@ -141,7 +142,7 @@ def test_what_does_not_fit_says_what_would() -> None:
     shorter = int(found.split("a context of ")[1].split(" ")[0].replace(",", ""))
     layers, width = (int(word) for word in found.split(" or ")[1].split() if word.isdigit())
     for change in ({"context": shorter}, {"model": {**model, "layers": layers, "width": width}}):
-        settings = {"model": model, "context": 16_384, "batch": 16_384, "steps": 5, **change}
+        settings = {"model": model, **asked, **change}
         smaller = Pretrain(**settings).resolve(facts, MACHINE, share).stage
         made = smaller.forecast(facts, MACHINE, share)
         assert (made.cost.peak_bytes or 0) <= share.memory_bytes and not made.advice

@@ -7,7 +7,10 @@ Pays when: the hard part of the text is noise, and the budget is short.
 Hurts when: the text is clean: shuffled text is hard to beat, and easy text is seen more than once.
 Cost: that of the measure (`by`).
 Source: Bengio et al. 2009; pacing as in Wu et al. 2020 (arXiv 2012.03107), who find it seldom pays.
-Measured here: not yet measured.
+Measured here: 18 s of training, five seeds, beside half_length: +0.005
+[curriculum.json:table.text.easy_first.difference.mean:+.3f] bits per byte (95%: -0.001
+[curriculum.json:table.text.easy_first.difference.low:+.3f] to +0.011
+[curriculum.json:table.text.easy_first.difference.high:+.3f]), no difference shown.
 """
 
 from __future__ import annotations

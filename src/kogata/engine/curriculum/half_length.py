@@ -4,7 +4,10 @@ Pays when: always; half of training at half the context lost nothing and saved a
 Hurts when: the text is judged on what only long windows teach.
 Cost: less than nothing: attention over half as much.
 Source: Kogata; after Press et al. 2020 (arXiv 2012.15832).
-Measured here: not yet measured.
+Measured here: 18 s of training at context 512, five seeds, beside full_length: -0.009
+[curriculum.json:table.length.half_length_512.difference.mean:+.3f] bits per byte (95%: -0.015
+[curriculum.json:table.length.half_length_512.difference.low:+.3f] to -0.004
+[curriculum.json:table.length.half_length_512.difference.high:+.3f]), better.
 """
 
 from __future__ import annotations

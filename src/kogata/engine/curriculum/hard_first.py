@@ -6,7 +6,10 @@ Pays when: as the control of easy_first: if both pay, it is not the difficulty.
 Hurts when: the hardest text is damaged text.
 Cost: that of the measure (`by`).
 Source: anti-curriculum, as in Wu et al. 2020 (arXiv 2012.03107).
-Measured here: not yet measured.
+Measured here: 18 s of training, five seeds, beside half_length: +0.000
+[curriculum.json:table.text.hard_first.difference.mean:+.3f] bits per byte (95%: -0.006
+[curriculum.json:table.text.hard_first.difference.low:+.3f] to +0.006
+[curriculum.json:table.text.hard_first.difference.high:+.3f]), no difference shown.
 """
 
 from __future__ import annotations

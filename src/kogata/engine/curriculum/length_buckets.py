@@ -10,7 +10,10 @@ Pays when: documents are much shorter than the context, or of all lengths at lon
 Hurts when: documents are books: nearly all pieces are then as long as the context, and nothing is gained.
 Cost: 17 bytes a piece; the last piece of a document is partly computed twice.
 Source: Dataset Decomposition, Pouransari et al. 2024 (arXiv 2405.13226).
-Measured here: not yet measured.
+Measured here: 18 s of training at context 512, five seeds, beside full_length: -0.006
+[curriculum.json:table.length.length_buckets.difference.mean:+.3f] bits per byte (95%: -0.013
+[curriculum.json:table.length.length_buckets.difference.low:+.3f] to +0.000
+[curriculum.json:table.length.length_buckets.difference.high:+.3f]), no difference shown.
 """
 
 from __future__ import annotations

@@ -8,7 +8,13 @@ Pays when: the context is long (512 and more): attention over long windows is sa
 Hurts when: the context is short, or training so short that the long windows come too late.
 Cost: less than nothing: attention over less.
 Source: Press et al. 2020 (arXiv 2012.15832); Li et al. 2021 (arXiv 2108.06084).
-Measured here: not yet measured.
+Measured here: 18 s of training at context 512, five seeds, beside full_length: -0.016
+[curriculum.json:table.length.length_warmup.difference.mean:+.3f] bits per byte (95%: -0.021
+[curriculum.json:table.length.length_warmup.difference.low:+.3f] to -0.011
+[curriculum.json:table.length.length_warmup.difference.high:+.3f]), better; in 0.8 of the time +0.008
+[curriculum.json:table.length.length_warmup_80.difference.mean:+.3f] bits per byte (95%: +0.003
+[curriculum.json:table.length.length_warmup_80.difference.low:+.3f] to +0.013
+[curriculum.json:table.length.length_warmup_80.difference.high:+.3f]), worse.
 """
 
 from __future__ import annotations

@@ -6,7 +6,10 @@ Pays when: a measure of quality is trusted, a classifier's score or a judgement 
 Hurts when: the best text is little and seen many times, or the score is on text like the whole.
 Cost: that of the measure (`by`).
 Source: annealing on the best data: Blakeney et al. 2024 (arXiv 2406.03476); 10 to 20 % of training.
-Measured here: not yet measured.
+Measured here: 18 s of training, five seeds, beside half_length: +0.005
+[curriculum.json:table.text.quality_anneal.difference.mean:+.3f] bits per byte (95%: +0.003
+[curriculum.json:table.text.quality_anneal.difference.low:+.3f] to +0.007
+[curriculum.json:table.text.quality_anneal.difference.high:+.3f]), worse.
 """
 
 from __future__ import annotations

@@ -6,7 +6,10 @@ Pays when: training is long enough for a start on easy text to be forgotten, and
 Hurts when: the first part is a large share of what is seen.
 Cost: that of the measure (`by`).
 Source: easy text as a warm-up: Zhang et al. 2025 (arXiv 2506.11300).
-Measured here: not yet measured.
+Measured here: 18 s of training, five seeds, beside half_length: +0.005
+[curriculum.json:table.text.warmup_only.difference.mean:+.3f] bits per byte (95%: +0.001
+[curriculum.json:table.text.warmup_only.difference.low:+.3f] to +0.009
+[curriculum.json:table.text.warmup_only.difference.high:+.3f]), worse.
 """
 
 from __future__ import annotations

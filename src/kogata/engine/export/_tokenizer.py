@@ -1,4 +1,4 @@
-"""A byte-level BPE tokenizer.json as llama.cpp's metadata, so that the token ids are the same."""
+"""A tokenizer.json as llama.cpp's metadata, so that the token ids are the same."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from kogata.core.errors import DataError
+from kogata.engine.export._pieces import CONTROL as _CONTROL
+from kogata.engine.export._pieces import NORMAL as _NORMAL
+from kogata.engine.export._pieces import UNUSED as _UNUSED
+from kogata.engine.export._pieces import USER as _USER
+from kogata.engine.export._pieces import is_pieces, pieces_metadata
 
-_NORMAL, _CONTROL, _USER, _UNUSED = 1, 3, 4, 5
 _LETTERS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
@@ -70,8 +74,14 @@ def gguf_tokenizer(folder: Path, vocab_size: int, config: dict[str, Any]) -> dic
             "the tokenizer cannot be read", where=str(path), found=str(error), expected="a tokenizer.json"
         ) from None
     model = tokenizer["model"]
+    if is_pieces(tokenizer):
+        found = pieces_metadata(tokenizer, vocab_size, lambda *words: _unfit(path, *words))
+        ids = {text: index for index, text in enumerate(found["tokenizer.ggml.tokens"])}
+        return found | _ends(folder, config, ids) | _template(folder)
     if model.get("type") not in ("BPE", None):
-        raise _unfit(path, f"a model of type {model.get('type')}", "byte-level BPE")
+        raise _unfit(
+            path, f"a model of type {model.get('type')}", "BPE, byte-level or SentencePiece's, Unigram"
+        )
     if tokenizer.get("normalizer"):
         kind = tokenizer["normalizer"].get("type")
         # NFC changes no text that is composed already; llama.cpp does nothing for these families either.
@@ -96,7 +106,7 @@ def gguf_tokenizer(folder: Path, vocab_size: int, config: dict[str, Any]) -> dic
     if max(tokens) >= vocab_size:
         raise _unfit(path, f"the id {max(tokens)}", f"ids below the embedding's {vocab_size} rows")
     listed = [tokens.get(index, f"[unused {index}]") for index in range(vocab_size)]
-    ends = _special_ids(folder, config, {text: index for index, text in tokens.items()})
+    ends = _ends(folder, config, {text: index for index, text in tokens.items()})
     found: dict[str, Any] = {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": pre or "gpt-2",
@@ -107,9 +117,17 @@ def gguf_tokenizer(folder: Path, vocab_size: int, config: dict[str, Any]) -> dic
         "tokenizer.ggml.add_eos_token": False,
         "tokenizer.ggml.add_space_prefix": False,
     }
-    found |= {f"tokenizer.ggml.{name}_token_id": index for name, index in ends.items()}
+    return found | ends | _template(folder)
+
+
+def _ends(folder: Path, config: dict[str, Any], ids: dict[str, int]) -> dict[str, int]:
+    found = _special_ids(folder, config, ids)
+    return {f"tokenizer.ggml.{name}_token_id": index for name, index in found.items()}
+
+
+def _template(folder: Path) -> dict[str, str]:
     template = _chat_template(folder)
-    return found | ({"tokenizer.chat_template": template} if template else {})
+    return {"tokenizer.chat_template": template} if template else {}
 
 
 def _special_ids(folder: Path, config: dict[str, Any], ids: dict[str, int]) -> dict[str, int]:

@@ -37,6 +37,23 @@ def check_pair(curriculum: Choice, sampling: Choice, label: str) -> None:
     )
 
 
+def check_apart(curriculum: Choice, sampling: Choice, label: str) -> None:
+    """Refuses documents kept apart where windows are chosen otherwise than in order; free of torch.
+
+    Raises:
+        RecipeError: naming what chooses them.
+    """
+    for setting in (sampling, curriculum):
+        plain = setting.name == "proportional" if setting is sampling else not chooses_windows(curriculum)
+        if not plain:
+            raise RecipeError(
+                "documents cannot be kept apart here",
+                where=f"stage {label}, documents",
+                found=setting.name,
+                expected="sampling proportional, and a curriculum of whole windows in a shuffled order",
+            )
+
+
 def chooses_windows(curriculum: Choice) -> bool:
     """Says whether a curriculum chooses the windows itself, so that no source can be sampled from."""
     return not hasattr(curriculum.variant, "lengths")

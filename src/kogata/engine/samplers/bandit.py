@@ -9,7 +9,10 @@ Hurts when: the score is on text like the whole: sampling by size is hard to bea
 Cost: nothing worth measuring.
 Source: after Online Data Mixing (Albalak et al. 2023, arXiv 2312.02406), which rewards the loss itself and so
     chases noise; the fall of the loss is rewarded here (`reward: loss` gives the original).
-Measured here: not yet measured.
+Measured here: 18 s of training, five seeds, beside half_length: +0.009
+[curriculum.json:table.text.bandit.difference.mean:+.3f] bits per byte (95%: +0.002
+[curriculum.json:table.text.bandit.difference.low:+.3f] to +0.015
+[curriculum.json:table.text.bandit.difference.high:+.3f]), worse.
 """
 
 from __future__ import annotations

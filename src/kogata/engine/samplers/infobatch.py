@@ -9,7 +9,10 @@ Hurts when: the text is seen once or twice: then nothing is known of any window.
     later epochs' steps.
 Cost: 5 bytes a window; nothing worth measuring in time.
 Source: InfoBatch, Qin et al. 2023 (arXiv 2303.04947).
-Measured here: not yet measured.
+Measured here: little text seen several times, 18 s of training, five seeds, beside full_length: +0.009
+[curriculum.json:table.epochs.infobatch.difference.mean:+.3f] bits per byte (95%: +0.000
+[curriculum.json:table.epochs.infobatch.difference.low:+.3f] to +0.019
+[curriculum.json:table.epochs.infobatch.difference.high:+.3f]), worse.
 """
 
 from __future__ import annotations

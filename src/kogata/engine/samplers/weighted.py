@@ -4,7 +4,10 @@ Pays when: several weightings are to be tried on the same encoded text.
 Hurts when: weights are guessed; and a source seen often is learned by heart (see `most_epochs`).
 Cost: nothing.
 Source: common practice; the weightings are those of data.mix.
-Measured here: not yet measured.
+Measured here: 18 s of training, five seeds, beside half_length: -0.002
+[curriculum.json:table.text.weighted.difference.mean:+.3f] bits per byte (95%: -0.007
+[curriculum.json:table.text.weighted.difference.low:+.3f] to +0.003
+[curriculum.json:table.text.weighted.difference.high:+.3f]), no difference shown.
 """
 
 from __future__ import annotations

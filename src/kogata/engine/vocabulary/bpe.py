@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 SPACED_SAMPLE, UNSPACED_SAMPLE = 5_000_000, 2_500_000
 """Bytes seen. 30 MB of novels gave 3.668 bytes per token, 5 MB 3.665; 12 MB of stories 4.36, 2.5 MB 4.32."""
-SPACED_SECONDS_PER_MB, UNSPACED_SECONDS_PER_MB = 0.35, 1.6
-"""CPU time; without spaces every run of letters is new, so counting and merging take longer."""
+SPACED_SECONDS_PER_MB, UNSPACED_SECONDS_PER_MB = 0.2, 1.5
+"""On two cores; without spaces every run of letters is new, so counting and merging take longer."""
 SMALL, MIDDLE, LARGE = 2048, 4096, 8192
 LONG_BYTES, LONG_SECONDS = 16e6, 240.0
 """From here on the largest pays: 30 MB of novels, 3 x 128, 288 s: 1.689 bits per byte, with 4,096 1.698;

@@ -56,8 +56,11 @@ class Mixer(nn.Module):
         qkv = self.qkv(x).view(batch, tokens, heads + 2 * kv_heads, self.head_dim)
         # split, not slices: its backward is one concatenation. Queries and keys turn together.
         qk, v = qkv.split([heads + kv_heads, kv_heads], 2)
+        if place.values is not None:
+            v = v + place.values.view(v.shape)
         if self.q_norm is not None and self.k_norm is not None:
-            q, k = qk.split([heads, kv_heads], 2)
+            # Under autocast they come in 16 bits; gains and turns stay in float32.
+            q, k = qk.to(self.q_norm.weight.dtype).split([heads, kv_heads], 2)
             qk = torch.cat([self.q_norm(q), self.k_norm(k)], 2)
         if self.turns:
             qk = rotate(qk, *place.table(self.head_dim, self.local))

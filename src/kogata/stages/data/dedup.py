@@ -144,8 +144,8 @@ class Dedup(Stage):
         size, documents = _total(corpus)
         made = {key: corpus[key] for key in ("splits", "language_hint") if key in corpus}
         if self.streams() and earlier is None:
-            sealing = seal_seconds(size)
-            seconds = 0.05 + size / BYTES_PER_SECOND + sealing
+            sealing = machine.paced(seal_seconds(size))
+            seconds = machine.paced(0.05 + size / BYTES_PER_SECOND) + sealing
             peak, disk = 75 * 2**20 + BYTES_PER_DOCUMENT * documents, round(SIZE_ON_DISK * size)
             cpu = seconds
         else:
@@ -154,8 +154,8 @@ class Dedup(Stage):
             noted, names = size + before, [method.name for method in self.methods]
             takers = {"exact" if name == "heldout" else name for name in names}
             each = sum(1 / WHOLE_BYTES_PER_SECOND.get(name, 20e6) for name in takers)
-            taking = noted * (each + 1 / READ_BYTES_PER_SECOND)
-            seconds = 0.3 + size * (1 / READ_BYTES_PER_SECOND + 1 / WRITE_BYTES_PER_SECOND)
+            taking = machine.paced(noted * (each + 1 / READ_BYTES_PER_SECOND))
+            seconds = machine.paced(0.3 + size * (1 / READ_BYTES_PER_SECOND + 1 / WRITE_BYTES_PER_SECOND))
             notes = sum(NOTES_SHARE.get(name, 1.0) for name in takers) * noted
             notes += NOTES_PER_DOCUMENT * (documents + more)
             # Keys of a band or numbers of lines are sorted; the sets themselves are read one by one.

@@ -168,9 +168,9 @@ class Extract(Stage):
                 splits[name] = found.text.part(1.0)
         ray = self.processes == "ray"
         count = self.processes if isinstance(self.processes, int) else machine.cores if ray else 1
-        sealing = seal_seconds(size)
-        seconds = START_SECONDS + RAY_SECONDS * ray + start + work / count + sealing
-        cpu = START_SECONDS * count + start + work + sealing
+        sealing = machine.paced(seal_seconds(size))
+        seconds = machine.paced(START_SECONDS + RAY_SECONDS * ray + start + work / count) + sealing
+        cpu = machine.paced(START_SECONDS * count + start + work) + sealing
         peak = BASE_BYTES + (PROCESS_BYTES * count if count > 1 else 0) + RAY_BYTES * ray + 100 * pages
         peak += round(2.3 * min(size, 2**26)) if shares else min(size, 2**25)
         return Forecast(

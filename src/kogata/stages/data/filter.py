@@ -132,10 +132,10 @@ class Filter(Stage):
         corpus = facts["corpus"]
         assert corpus is not None
         size = corpus["splits"].get("train", {}).get("bytes", 0)
-        sealing = seal_seconds(size)
+        sealing = machine.paced(seal_seconds(size))
         ray = self.processes == "ray"
         count = self.processes if isinstance(self.processes, int) else machine.cores if ray else 1
-        work, alone = size / BYTES_PER_SECOND, 0.05 + sealing
+        work, alone = size / BYTES_PER_SECOND, 0.05
         peak = BASE_BYTES + min(size, 2**25) + (PROCESS_BYTES * count if count > 1 and not ray else 0)
         for _, module, _ in self._modules():
             if hasattr(module, "learned"):
@@ -144,8 +144,10 @@ class Filter(Stage):
                 alone += (size + min(size, SAMPLE_BYTES)) * module.SECONDS_PER_BYTE
             else:
                 work += size * module.SECONDS_PER_BYTE
-        seconds = alone + work / count + PROCESS_SECONDS * (count > 1) + RAY_SECONDS * ray
-        cpu = alone + work + PROCESS_SECONDS * count * (count > 1)
+        work, alone = machine.paced(work), machine.paced(alone) + sealing
+        starting = machine.paced(PROCESS_SECONDS) * (count > 1)
+        seconds = alone + work / count + starting + RAY_SECONDS * ray
+        cpu = alone + work + starting * count
         return Forecast(
             facts={key: corpus[key] for key in ("splits", "language_hint") if key in corpus},
             cost=Cost(

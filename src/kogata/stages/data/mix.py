@@ -96,7 +96,7 @@ class Mix(Stage):
                 read += part["bytes"] * (2 if split == "train" else 1)
         size = sum(part["bytes"] for part in splits.values())
         documents = sum(one["splits"].get("train", {}).get("documents", 0) for one in many)
-        seconds = 0.05 + read / READ_BYTES_PER_SECOND + size / WRITE_BYTES_PER_SECOND
+        seconds = machine.paced(0.05 + read / READ_BYTES_PER_SECOND + size / WRITE_BYTES_PER_SECOND)
         peak = 75 * 2**20 + min(size, 2**25) + 100 * documents
         if hasattr(self.method.variant, "learn"):
             learning, held = self.method.variant.cost(self.method.settings, machine)

@@ -199,7 +199,7 @@ class Read(Stage):
             if not isinstance(paths, str | list):
                 continue
             found = self._survey(paths)
-            seconds += _seconds(found, machine)
+            seconds += _seconds(found)
             size += found.bytes
             if name == "train":
                 language = found.language
@@ -213,8 +213,8 @@ class Read(Stage):
                 splits[name] = found.part(1.0)
         from kogata.engine.sealing import SIZE_ON_DISK, seal_seconds
 
-        sealing = seal_seconds(size)
-        seconds += sealing
+        sealing = machine.paced(seal_seconds(size))
+        seconds = machine.paced(seconds) + sealing
         named = not shares.by_content
         order = [name for name in ("train", "heldout", "test") if name in splits]
         return Forecast(
@@ -237,7 +237,7 @@ class Read(Stage):
         planned = plan_examples(self.reading())
         size = sum(split["bytes"] for split in planned.facts["splits"].values())
         rows = sum(split["examples"] for split in planned.facts["splits"].values())
-        seconds = 0.5 + rows * EXAMPLE_SECONDS + size / EXAMPLE_BYTES_PER_SECOND
+        seconds = machine.paced(0.5 + rows * EXAMPLE_SECONDS + size / EXAMPLE_BYTES_PER_SECOND)
         return Forecast(
             facts=planned.facts,
             cost=Cost(
@@ -390,7 +390,7 @@ def _nothing(account: Account, what: str, paths: str | list[str]) -> DataError:
     )
 
 
-def _seconds(found: Survey, machine: Machine) -> float:
+def _seconds(found: Survey) -> float:
     seconds = found.bytes / READ_BYTES_PER_SECOND
     if found.raw_bytes > found.disk_bytes:
         seconds += found.raw_bytes / UNPACK_BYTES_PER_SECOND

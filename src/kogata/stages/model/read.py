@@ -87,6 +87,7 @@ class Read(Stage):
         seconds = START_SECONDS + size / READ_BYTES_PER_SECOND
         if source.kind == "gguf":
             seconds += size / DEQUANTISE_BYTES_PER_SECOND
+        seconds = machine.paced(seconds)
         peak = BASE_BYTES + (round(1.12 * size) if source.spec is not None else 0)
         return Forecast(
             facts=_facts(source, None if source.kind == "gguf" else source.path),

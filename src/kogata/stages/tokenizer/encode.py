@@ -70,7 +70,7 @@ class Encode(Stage):
         }
         unspaced = corpus.get("language_hint") in UNSPACED
         rate = UNSPACED_BYTES_PER_SECOND if unspaced else SPACED_BYTES_PER_SECOND
-        seconds = 0.3 + size / rate + size / READ_BYTES_PER_SECOND
+        seconds = machine.paced(0.3 + size / rate + size / READ_BYTES_PER_SECOND)
         return Forecast(
             facts={
                 "vocab_size": tokenizer["vocab_size"],

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from kogata.core.amounts import Cost, Forecast
 from kogata.core.artifact import Kind
-from kogata.core.errors import DataError, Stopped
+from kogata.core.errors import DataError, RecipeError, Stopped
 from kogata.core.receipt import Machine
 from kogata.core.registry import registry
 from kogata.core.stage import Bench, Facts, Given, Resolved, Share, Slot, Stage, one
@@ -61,8 +61,19 @@ class Train(Stage):
     @classmethod
     def _sensible(cls, value: int | str) -> int | str:
         if isinstance(value, int) and not 2 <= value <= 1_000_000:
-            raise ValueError(f"found {value}; a vocabulary has between 257 and 1,000,000 entries")
+            raise ValueError(f"found {value}; a vocabulary has between 2 and 1,000,000 entries")
         return value
+
+    @model_validator(mode="after")
+    def _every_byte(self) -> Train:
+        if self.method == "bpe" and isinstance(self.vocab_size, int) and self.vocab_size < LEAST_VOCABULARY:
+            raise RecipeError(
+                "the vocabulary is too small for single bytes",
+                found=f"vocab_size: {self.vocab_size}",
+                expected=f"at least {LEAST_VOCABULARY} (256 bytes and the end token), or auto",
+                remedy="for one token a character write `method: characters`",
+            )
+        return self
 
     def resolve(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Resolved:
         """Chooses the size of the vocabulary and the pre-tokeniser."""
@@ -92,7 +103,7 @@ class Train(Stage):
         vocab_size, bytes_per_token = way.expected(corpus, asked)
         size = corpus["splits"].get("train", {}).get("bytes", 0)
         seen = min(size, way.sample_bytes(corpus) or size)
-        seconds = 0.4 + size / READ_BYTES_PER_SECOND + way.train_seconds(corpus, seen)
+        seconds = machine.paced(0.4 + size / READ_BYTES_PER_SECOND + way.train_seconds(corpus, seen))
         return Forecast(
             facts={
                 "vocab_size": vocab_size,
@@ -128,7 +139,6 @@ class Train(Stage):
                 found="no training text",
                 remedy="look at what data.read and the filters dropped, and why",
             )
-        self._check_size()
         pre = "qwen2" if self.pre == "auto" else self.pre
         limit = way.sample_bytes(corpus.facts) or total
         kept: list[str] = []
@@ -161,13 +171,3 @@ class Train(Stage):
             "tokenizer_digest": tokenizer_digest(bench.out),
             "trained_on_characters": seen,
         }
-
-    def _check_size(self) -> None:
-        if self.method == "bpe" and isinstance(self.vocab_size, int) and self.vocab_size < LEAST_VOCABULARY:
-            raise DataError(
-                "the vocabulary is too small for single bytes",
-                where="vocab_size of tokenizer.train",
-                found=str(self.vocab_size),
-                expected=f"at least {LEAST_VOCABULARY} (256 bytes and the end token), or auto",
-                remedy="for one token a character write `method: characters`",
-            )

@@ -11,10 +11,10 @@ from kogata.core.amounts import Cost, Forecast, Seconds, format_bytes
 from kogata.core.artifact import Kind
 from kogata.core.errors import RecipeError
 from kogata.core.receipt import Machine
+from kogata.core.shape import Count, Precision
 from kogata.core.stage import Bench, Facts, Given, Resolved, Share, Slot, Stage, one
 from kogata.core.variants import Choice
 
-Count = Annotated[int, Field(gt=0)]
 MOST_CONTEXT = 2048
 FEW_ROWS, MANY_ROWS = 1000, 10_000
 
@@ -34,7 +34,8 @@ class Finetune(Stage):
     model. What follows in the recipe takes model and adapter together, or refuses.
 
     `batch` counts rows here. The held-out rows are looked at eight times; the weights that were best on them
-    are kept, and training ends early when they stay the best.
+    are kept, and training ends early when they stay the best. A fixed general text in the rows' language is
+    read before and after: what the model forgets shows there.
 
     Pays when: a model of your language exists and you have tens to tens of thousands of rows.
     Hurts when: rows are wrong or few: `kogata check` reads them first; below about 100, try a prompt.
@@ -102,7 +103,7 @@ class Finetune(Stage):
     checkpoint_every: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto", description="steps between checkpoints; auto: every half minute"
     )
-    precision: Literal["auto", "fp32"] = Field(default="auto", description="number format of the products")
+    precision: Precision = "auto"
     hold: Literal["auto", "fp32", "bf16", "int8", "disk"] = Field(
         default="auto",
         description="how the frozen weights of an adapter lie in memory, widened layer by layer as they are "
@@ -133,6 +134,7 @@ class Finetune(Stage):
     def resolve(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Resolved:
         """Chooses rate, batch, context and length from the model, the rows and the memory."""
         from kogata.engine import finetune_costs as costs
+        from kogata.engine import precision
         from kogata.engine.finetune._common import refuse_merge
         from kogata.engine.finetune_plan import plan_form
 
@@ -165,13 +167,13 @@ class Finetune(Stage):
         counted = self.steps is not None or self.tokens is not None or self.epochs is not None
         if not counted and not self.clocked(share):
             rows = int(((examples.get("splits") or {}).get("train") or {}).get("examples") or 0)
-            epochs = 5.0 if rows < FEW_ROWS else 3.0 if rows < MANY_ROWS else 1.0
-            changes["epochs"] = epochs
+            changes["epochs"] = 5.0 if rows < FEW_ROWS else 3.0 if rows < MANY_ROWS else 1.0
             reasons["epochs"] = f"{rows:,} rows; the best weights on held-out rows are kept"
         if self.warmup == "auto":
             reasons["warmup"] = "a twentieth of the steps"
-        if self.precision == "auto":
-            changes["precision"], reasons["precision"] = "fp32", "this processor has no fast 16-bit products"
+        products, reason = precision.choose(self.precision, machine, "train.finetune")
+        if reason:
+            changes["precision"], reasons["precision"] = products, reason
         if self.checkpoint_every == "auto":
             reasons["checkpoint_every"] = "half a minute's work is the most a kill can cost"
         stage = self.model_copy(update=changes)
@@ -226,7 +228,7 @@ class Finetune(Stage):
         rows = costs.guess_rows(_examples(facts), "train", model.get("vocab_size"), self.context)
         micro = costs.micro_tokens(spec, work, _room(share), form)
         sizes: dict[str, Any] = {"batch": self.batch, "micro": micro, "form": form}
-        sizes |= {"fused": machine.compiler, "processes": share.processes}
+        sizes |= {"fused": machine.compiler, "processes": share.processes, "precision": self.precision}
         return rows, costs.step_seconds(spec, work, rows, machine, **sizes, again=again)
 
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
@@ -245,7 +247,7 @@ class Finetune(Stage):
         budget = _least(self.time, share.seconds) if self.clocked(share) else None
         steps = self._steps(rows.rows, rows.tokens)
         before = costs.STAGE_SECONDS + costs.load_seconds(spec) + work.steps_before * first
-        before += trials.rate_seconds + trials.layer_seconds
+        before += trials.rate_seconds + trials.layer_seconds + 2 * costs.general_seconds(spec, machine)
         if budget is not None:
             steps = max(1, int((budget - before) / first))
             seconds = budget
@@ -325,6 +327,7 @@ class Finetune(Stage):
             batch=self.batch,
             context=self.context,
             micro=costs.micro_tokens(spec, module.work(spec, settings), _room(bench.share), form),
+            precision=self.precision,
             prompt_weight=self.prompt_weight,
             turns=self.turns,
             template=self.template,
@@ -358,8 +361,7 @@ class Finetune(Stage):
 
 
 def _least(*values: float | None) -> float | None:
-    given = [value for value in values if value is not None]
-    return min(given) if given else None
+    return min((value for value in values if value is not None), default=None)
 
 
 def _room(share: Share) -> int | None:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from kogata.core.amounts import Cost, Forecast, Seconds, format_count, format_seconds
+from kogata.core.amounts import Cost, Forecast, Seconds, format_count
 from kogata.core.artifact import Kind
-from kogata.core.errors import RecipeError
+from kogata.core.choices import Choices
 from kogata.core.receipt import Machine
-from kogata.core.shape import Count, ModelShape
+from kogata.core.shape import Count, ModelShape, Precision
 from kogata.core.stage import Bench, Facts, Given, Resolved, Share, Slot, Stage, one
 from kogata.core.variants import Choice, sentence_of
 
@@ -27,14 +27,18 @@ class Sampling(Choice, folder="engine.samplers"):
     """Which text is sampled, and how much it counts."""
 
 
+class Techniques(Choices, folder="engine.techniques"):
+    """What acts on the model while it trains."""
+
+
 class Pretrain(Stage):
     """Trains a language model on tokens: from scratch, or further from a given one.
 
     A new model starts as the best bigram model of the corpus (embedding and head from the counts of all
     pairs of tokens, found in seconds), its blocks as the identity. Then small steps of next-token prediction,
-    the learning rate held and at last brought to zero, in float32 on a CPU. With a time budget it takes the
-    time its share leaves and ends on it; with steps, tokens or epochs the result is the same bit for bit,
-    also when it was killed and resumed.
+    the learning rate held and at last brought to zero, in float32, with products of bf16 factors where the
+    processor has such. With a time budget it takes the time its share leaves and ends on it; with steps,
+    tokens or epochs the result is the same bit for bit, also when it was killed and resumed.
 
     Pays when: there is text of your own kind and no model of a fitting size or licence.
     Hurts when: a pretrained model of the language exists and fits the budget: fine-tune that one.
@@ -60,8 +64,10 @@ class Pretrain(Stage):
     model: ModelShape = Field(
         default_factory=ModelShape, description="the shape of a model made from scratch"
     )
-    optimizer: Literal["auto", "muon", "adamw"] = Field(
-        default="auto", description="what trains the blocks' matrices; embedding, head and vectors have AdamW"
+    optimizer: Literal["auto", "muon", "normuon", "adamw"] = Field(
+        default="auto",
+        description="what trains the blocks' matrices (normuon: Muon whose rows all move alike); embedding, "
+        "head and vectors have AdamW",
     )
     lr: Literal["auto"] | Annotated[float, Field(gt=0, le=10)] = Field(
         default="auto",
@@ -85,6 +91,13 @@ class Pretrain(Stage):
     corpus_start: bool = Field(
         default=True, description="start embedding and head from the corpus's pair counts (untied models)"
     )
+    look_back: int = Field(
+        default=0,
+        ge=0,
+        le=2,
+        description="heads of the first layer that begin by looking one and two tokens back and by saying "
+        "what follows, beside corpus_start; not yet measured",
+    )
     tables_every: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = Field(
         default=1,
         description="steps from one update of the head (an untied output table) to the next; in between its "
@@ -96,10 +109,22 @@ class Pretrain(Stage):
     sampling: Sampling = Field(
         default_factory=lambda: Sampling.of("proportional"), description="what text, and how much it counts"
     )
+    documents: Literal["joined", "apart"] = Field(
+        default="joined",
+        description="apart: no token sees another document, which costs time where documents are short",
+    )
+    techniques: Techniques | None = Field(
+        default=None,
+        description="what acts on the model while it trains: a list of names, or names with their settings",
+    )
     checkpoint_every: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto", description="steps between checkpoints; auto: every half minute"
     )
-    precision: Literal["auto", "fp32"] = Field(default="auto", description="number format of the products")
+    precision: Precision = "auto"
+    recompute: Literal["auto"] | bool = Field(
+        default="auto",
+        description="compute blocks again in the backward pass; auto: where they fit the memory only so",
+    )
     compile: Literal["auto"] | bool = Field(
         default="auto",
         description="auto: small kernels, compiled in a second, or torch.compile where it saves more of the "
@@ -130,16 +155,19 @@ class Pretrain(Stage):
 
     def resolve(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Resolved:
         """Chooses shape, context, batch, learning rate and length from time, data and machine."""
-        from kogata.engine import autosize, compiling
+        from kogata.engine import autoshape, autosize, compiling, precision, techniques
         from kogata.engine.curriculum import check_measure
-        from kogata.engine.samplers import check_pair
+        from kogata.engine.samplers import check_apart, check_pair
 
         tokens = _tokens_facts(facts)
         train = tokens["splits"]["train"]
         reasons: dict[str, str] = {}
         changes: dict[str, Any] = {}
         seconds = self._seconds(share)
-        given = _given_spec(facts)
+        form, reason = precision.choose(self.precision, machine, "train.pretrain")
+        if reason:
+            changes["precision"], reasons["precision"] = form, reason
+        given = autoshape.given_spec(facts)
         if given is not None:
             autosize.refuse_other_shape(self.model, given)
         context, reason = self.context, ""
@@ -163,8 +191,16 @@ class Pretrain(Stage):
             )
         spec = given
         if spec is None:
-            shape, reason = self._shape(
-                tokens["vocab_size"], train["tokens"], context, batch, seconds, machine
+            shape, reason = autoshape.choose(
+                self.model,
+                tokens["vocab_size"],
+                context,
+                batch,
+                seconds=seconds,
+                steps=self._steps(batch, train["tokens"]),
+                machine=machine,
+                tables_every=self._tables_every,
+                precision=form,
             )
             extras = autosize.Extras.of(self.model)
             spec = autosize.spec_of(self.model.family, shape, tokens["vocab_size"], context, extras)
@@ -179,16 +215,21 @@ class Pretrain(Stage):
         if set(spec.mixers or ()) - {"full"}:
             reasons["model.pattern"] = autosize.pattern_reason(spec, context)
         if seconds is None and self._steps(batch, train["tokens"]) is None:
-            steps, reason = autosize.length_for(spec, batch, context, train["tokens"], machine, every)
+            steps, reason = autosize.length_for(spec, batch, context, train["tokens"], machine, every, form)
             changes["steps"], reasons["steps"] = steps, reason
         curriculum = self.curriculum
         if curriculum == "auto":
-            curriculum = Curriculum.of(getattr(self.sampling.variant, "CURRICULUM", "half_length"))
+            usual = autosize.curriculum_for(context)
+            curriculum = Curriculum.of(getattr(self.sampling.variant, "CURRICULUM", usual))
             changes["curriculum"], reasons["curriculum"] = curriculum, sentence_of(curriculum.variant)
         check_pair(curriculum, self.sampling, "train.pretrain")
+        if self.documents == "apart":
+            check_apart(curriculum, self.sampling, "train.pretrain")
         check_measure(curriculum, tokens, "train.pretrain")
-        if self.precision == "auto":
-            changes["precision"], reasons["precision"] = "fp32", "this processor has no fast 16-bit products"
+        techniques.check(self._techniques(), spec, "train.pretrain")
+        sizes = spec, self.recompute, batch, context, share, _room(share), optimizer
+        changes["recompute"], reason = autoshape.recompute_for(*sizes)
+        reasons |= {"recompute": reason} if reason else {}
         if self.checkpoint_every == "auto":
             reasons["checkpoint_every"] = "half a minute's work is the most a kill can cost"
         stage = self.model_copy(update=changes)
@@ -201,76 +242,44 @@ class Pretrain(Stage):
             stage = stage.model_copy(update={"compile": True}) if pays else stage
         return Resolved(stage=stage, reasons=reasons)
 
-    def _shape(
-        self,
-        vocab_size: int,
-        train_tokens: int,
-        context: int,
-        batch: int,
-        seconds: float | None,
-        machine: Machine,
-    ) -> tuple[Any, str]:
-        from kogata.engine import autosize
-
-        asked = self.model
-        family, tied, extras = asked.family, bool(asked.tied), autosize.Extras.of(asked)
-        if asked.layers is not None and asked.width is not None:
-            shape = autosize.shape_of(family, asked.layers, asked.width, tied)
-            heads = asked.heads or shape.heads
-            return autosize.Shape(
-                layers=asked.layers,
-                width=asked.width,
-                heads=heads,
-                kv_heads=asked.kv_heads or heads,
-                ffn_width=asked.ffn_width or shape.ffn_width,
-                tied=tied,
-            ), ""
-        if asked.parameters != "auto":
-            shape = autosize.by_parameters(family, vocab_size, tied, context, asked.parameters, extras)
-            return shape, "as asked"
-        if seconds is not None or self._steps(batch, train_tokens) is None:
-            budget = autosize.DEFAULT_SECONDS if seconds is None else seconds
-            sizes = family, vocab_size, tied, context
-            shape, seen = autosize.by_time(*sizes, batch, budget, machine, extras, self._tables_every)
-            reason = f"sees about {format_count(seen)} tokens in {format_seconds(budget)}"
-        else:
-            seen = (self._steps(batch, train_tokens) or 1) * batch
-            shape = autosize.by_tokens(family, vocab_size, tied, context, seen, extras)
-            reason = f"sees {format_count(seen)} tokens"
-        said = f"{shape.layers} layers of width {shape.width}, the largest that is well taught: it {reason}"
-        return shape, said
-
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
         """States the model's facts and what its training will take."""
-        from kogata.engine import autosize, compiling, costs
+        from kogata.engine import autosize, compiling, costs, techniques
         from kogata.engine.curriculum import measuring_bytes, measuring_seconds
 
         tokens = _tokens_facts(facts)
         train = tokens["splits"]["train"]
         spec = self._spec(facts)
         assert isinstance(self.batch, int) and isinstance(self.context, int)
-        micro = costs.micro_tokens(spec, self.batch, self.context, _room(share))
+        again = self.recompute is True
+        micro = costs.micro_tokens(spec, self.batch, self.context, _room(share), again)
         muon = self.optimizer != "adamw"
         budget = self._seconds(share)
         steps = None if budget is not None else self._steps(self.batch, train["tokens"])
         fused = self.compile == "auto" and machine.compiler
         parts: dict[str, Any] = {"batch": self.batch, "context": self.context, "micro": micro, "muon": muon}
-        parts |= {"fused": fused, "processes": share.processes}
-        updates = costs.head_updates(self._tables_every(spec), steps)
-        step = costs.step_cost(spec, machine, **parts, updates=updates)
+        parts |= {"fused": fused, "processes": share.processes, "precision": self.precision}
+        parts |= {"updates": costs.head_updates(self._tables_every(spec), steps), "recompute": again}
+        step = costs.step_cost(spec, machine, **parts)
         start = self.corpus_start and not spec.tied and not facts.get("model")
         ratio, price = compiling.forecast(spec, machine, self.compile, self.curriculum, self.context)
-        each = step.seconds * ratio
-        before = price + costs.STAGE_SECONDS + measuring_seconds(self.curriculum, train["tokens"])
+        each = step.seconds * ratio * techniques.cost_of(self._techniques(), spec)
+        before = (
+            price + machine.paced(costs.STAGE_SECONDS) + measuring_seconds(self.curriculum, train["tokens"])
+        )
         if start:
-            sizes = spec.vocab_size, spec.embed_width or spec.width, train["tokens"], machine
+            sizes = _start_sizes(spec, train, machine)
             rounds = costs.rounds_for(*sizes, self._seconds(share))
             before += costs.corpus_start_seconds(*sizes, rounds)
+            if self.look_back:
+                before += costs.look_back_seconds(spec, train["tokens"], machine, self.look_back)
         if budget is not None:
             steps = max(1, int((budget - before) / each))
         assert steps is not None
         seconds = budget if budget is not None else before + steps * each
-        peak = costs.peak_bytes(spec, micro=micro, muon=muon, processes=share.processes, corpus_start=start)
+        sizes = {"micro": micro, "muon": muon, "processes": share.processes}
+        peak = costs.peak_bytes(spec, **sizes, corpus_start=start, recompute=again)
+        peak += share.processes * techniques.held_by(self._techniques(), spec)
         measuring = measuring_bytes(self.curriculum, train["tokens"], self.context)
         if measuring:
             held = costs.TORCH_BYTES + costs.state_bytes(spec, muon) + measuring
@@ -303,20 +312,24 @@ class Pretrain(Stage):
         disk = size + 2 * costs.state_bytes(spec, muon)
         return Forecast(facts=made, cost=cost, disk_bytes=disk, advice=advice)
 
+    def _techniques(self) -> dict[str, Any]:
+        return {} if self.techniques is None else self.techniques.chosen
+
     def _tables_every(self, spec: ModelSpec) -> int:
         from kogata.engine import autosize
 
         return autosize.tables_every_for(spec, self.tables_every, self.corpus_start)[0]
 
     def _spec(self, facts: Mapping[str, Facts | None]) -> ModelSpec:
-        from kogata.engine import autosize
+        from kogata.engine import autoshape, autosize
 
-        given = _given_spec(facts)
+        given = autoshape.given_spec(facts)
         if given is not None:
             return given
-        shape, _ = self._shape(_tokens_facts(facts)["vocab_size"], 0, 256, 1, 1.0, Machine())
         assert isinstance(self.context, int)
         vocab_size, extras = _tokens_facts(facts)["vocab_size"], autosize.Extras.of(self.model)
+        sizes: dict[str, Any] = {"machine": Machine(), "tables_every": self._tables_every}
+        shape, _ = autoshape.choose(self.model, vocab_size, 256, 1, seconds=1.0, steps=None, **sizes)
         return autosize.spec_of(self.model.family, shape, vocab_size, self.context, extras)
 
     def run(self, given: Given, bench: Bench) -> Facts:
@@ -342,20 +355,21 @@ class Pretrain(Stage):
             lr=self.lr,
             weight_decay=self.weight_decay,
             batch=self.batch,
-            micro=costs.micro_tokens(spec, self.batch, self.context, _room(bench.share)),
+            micro=costs.micro_tokens(
+                spec, self.batch, self.context, _room(bench.share), self.recompute is True
+            ),
             context=self.context,
             corpus_start=self.corpus_start,
-            rounds=costs.rounds_for(
-                spec.vocab_size,
-                spec.embed_width or spec.width,
-                train["tokens"],
-                bench.machine,
-                self._seconds(bench.share),
-            ),
+            rounds=costs.rounds_for(*_start_sizes(spec, train, bench.machine), self._seconds(bench.share)),
+            look_back=self.look_back,
             compile=self.compile,
+            recompute=self.recompute is True,
+            precision=self.precision,
             tables_every=self._tables_every(spec),
             curriculum=None if self.curriculum == "auto" else self.curriculum,
             sampling=self.sampling,
+            apart=self.documents == "apart",
+            techniques=self._techniques(),
             checkpoint_steps=None if self.checkpoint_every == "auto" else self.checkpoint_every,
         )
         return pretrain(job, bench)
@@ -372,25 +386,12 @@ def _room(share: Share) -> int | None:
     return None if share.memory_bytes is None else share.memory_bytes // (3 * share.processes)
 
 
+def _start_sizes(spec: ModelSpec, train: Facts, machine: Machine) -> tuple[int, int, int, Machine]:
+    """Gives what the time of a start from the corpus depends on."""
+    return spec.vocab_size, spec.embed_width or spec.width, train["tokens"], machine
+
+
 def _tokens_facts(facts: Mapping[str, Facts | None]) -> Facts:
     tokens = facts["tokens"]
     assert tokens is not None
     return tokens
-
-
-def _given_spec(facts: Mapping[str, Facts | None]) -> ModelSpec | None:
-    from kogata.nn.families import FAMILY
-    from kogata.nn.spec import ModelSpec
-
-    model = facts.get("model")
-    if model is None:
-        return None
-    if not model.get("spec"):
-        raise RecipeError(
-            "this model cannot be trained on here",
-            where="train.pretrain, slot model",
-            found=f"architecture {model.get('architecture')}",
-            expected=f"one of the families {', '.join(FAMILY)}",
-            remedy="use train.finetune, which runs other architectures through transformers",
-        )
-    return ModelSpec.from_dict(dict(model["spec"]))

@@ -73,22 +73,36 @@ def spam(data: Path) -> list[Row]:
     return [{"id": row["id"], "text": row["text"]} for row in rows if row["genre"] == "spam"]
 
 
-def html(data: Path) -> list[Row]:
+def stories_ja(data: Path) -> list[Row]:
+    """Gives pieces of Japanese stories and essays, one of each in turn."""
+    rows = _rows(data / "ja" / "aozora" / "aozora.train.jsonl.gz")
+    return in_turn([_pieces(row["id"], row["text"]) for row in rows])
+
+
+def manuals_ja(data: Path) -> list[Row]:
+    """Gives pieces of a Japanese manual."""
+    rows = _rows(data / "ja" / "docs" / "debian-handbook-ja.train.jsonl.gz")
+    return [piece for row in rows for piece in _pieces(row["id"], row["text"])]
+
+
+def html(data: Path, language: str = "en") -> list[Row]:
     """Gives pieces of pages as they were written, marks and scripts and all, one of each page in turn."""
-    rows = [row for row in _rows(data / "web" / "docs-html-pages.jsonl.gz") if row["lang"] == "en"]
+    rows = [row for row in _rows(data / "web" / "docs-html-pages.jsonl.gz") if row["lang"] == language]
     pieces = [_cut(f"html/{row['id']}", row["html"]) for row in rows]
+    if language != "en":
+        return in_turn(pieces)
     files = sorted((data / "web" / "article-extraction-benchmark" / "html").glob("*.html.gz"))
     pieces += [_cut(f"html/{file.name[:12]}", _text(file)) for file in files]
     return in_turn(pieces)
 
 
-def shuffled(rows: Iterable[Row], chance: random.Random) -> list[Row]:
-    """Gives documents with their words in random order."""
+def shuffled(rows: Iterable[Row], chance: random.Random, *, words: bool = True) -> list[Row]:
+    """Gives documents with their words, or characters, in random order."""
     found = []
     for row in rows:
-        words = row["text"].split()
-        chance.shuffle(words)
-        found.append({"id": f"shuffled/{row['id']}", "text": " ".join(words)})
+        parts = row["text"].split() if words else list(row["text"])
+        chance.shuffle(parts)
+        found.append({"id": f"shuffled/{row['id']}", "text": (" " if words else "").join(parts)})
     return found
 
 

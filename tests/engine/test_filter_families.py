@@ -315,6 +315,33 @@ def test_repeats_are_those_found_the_slow_way() -> None:
         assert len(np.unique(found.groups)) == len(firsts)
 
 
+def test_a_latin_name_in_a_text_without_spaces_is_one_unit() -> None:
+    text = "設定は /etc/network/interfaces に書く。設定は /etc/network/interfaces を読む。"
+    view = View(text)
+    assert not view.spaced
+    pieces = [*"設定は", "/etc/network/interfaces", *"に書く。設定は", "/etc/network/interfaces", *"を読む。"]
+    assert np.diff(view.unit_ends).tolist() == [len(piece) for piece in pieces]
+    numbers: dict[str, int] = {}
+    same = [numbers.setdefault(piece, int(unit)) for piece, unit in zip(pieces, view.units, strict=True)]
+    assert same == view.units.tolist() and len(set(view.units.tolist())) == len(set(pieces))
+    assert view.unit_ends[-1] == view.visible
+    found = view.repeats(4)
+    assert sorted(found.starts.tolist()) == [0, 8]
+    empty = View("、" * 0 + "　")
+    assert not len(empty.units) and empty.unit_ends.tolist() == [0]
+
+
+def test_a_manual_that_names_the_same_files_is_not_taken_for_repetition() -> None:
+    """Sentences of their own about the same files: repetition is in what is said, not in names."""
+    chance = random.Random(3)
+    kana = [chr(code) for code in range(ord("あ"), ord("ん"))]
+    names = ["/etc/network/interfaces", "systemd-networkd", "NetworkManager"]
+    said = ["".join(chance.choices(kana, k=24)) + f" {chance.choice(names)} " for _ in range(60)]
+    assert verdict(["gopher_repetition"], "。".join(said)) == (None, None)
+    again = "。".join(said[:20] * 3)
+    assert verdict(["gopher_repetition"], again)[0] == "gopher_repetition.max_repeated_5grams 0.15"
+
+
 def test_families_are_named_in_a_list_or_with_settings() -> None:
     made = Filter.model_validate({"rules": {"c4": None, "fineweb": {"short_line": 20}, "prior": False}})
     assert made.rules is not None and set(made.rules.chosen) == {"c4", "fineweb"}

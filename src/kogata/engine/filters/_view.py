@@ -70,14 +70,17 @@ class View:
 
     @cached_property
     def units(self) -> np.ndarray:
-        """Gives numbers that stand for the words, or for the characters where words are not set apart."""
+        """Gives numbers that stand for the words, or for the characters where words are not set apart.
+
+        There what is written in ASCII is one unit from space to space: a Latin name in a Japanese text is a
+        word, and its letters are none.
+        """
         import numpy as np
 
         if self.spaced:
             # Python's own hash differs between processes; only whether two are equal counts here.
             return np.fromiter(map(hash, self.words), dtype=np.int64).view(np.uint64)
-        text = "".join(self.words)
-        return np.frombuffer(text.encode("utf-32-le", "replace"), dtype="<u4").astype(np.uint64)
+        return self._unspaced[0]
 
     @cached_property
     def unit_ends(self) -> np.ndarray:
@@ -85,10 +88,32 @@ class View:
         import numpy as np
 
         if not self.spaced:
-            return np.arange(len(self.units) + 1)
-        ends = np.zeros(len(self.words) + 1, dtype=np.int64)
-        np.cumsum(np.fromiter(map(len, self.words), dtype=np.int64, count=len(self.words)), out=ends[1:])
+            lengths = self._unspaced[1]
+        else:
+            lengths = np.fromiter(map(len, self.words), dtype=np.int64, count=len(self.words))
+        ends = np.zeros(len(lengths) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=ends[1:])
         return ends
+
+    @cached_property
+    def _unspaced(self) -> tuple[np.ndarray, np.ndarray]:
+        """Gives the units of a text without spaces between words, and their lengths."""
+        import numpy as np
+
+        text = " ".join(self.words)
+        codes = np.frombuffer(text.encode("utf-32-le", "replace"), dtype="<u4").astype(np.uint64)
+        latin = (codes > 32) & (codes < 127)
+        begins = np.ones(len(codes), dtype=bool)
+        begins[1:] = ~(latin[1:] & latin[:-1])
+        starts = np.flatnonzero(begins)
+        if not len(starts):
+            return codes, np.zeros(0, dtype=np.int64)
+        lengths = np.diff(np.append(starts, len(codes)))
+        places = np.arange(len(codes)) - np.repeat(starts, lengths)
+        powers = np.cumprod(np.full(int(lengths.max()), 0x9E3779B97F4A7C15, dtype=np.uint64))
+        units = np.add.reduceat(codes * powers[places], starts)
+        seen = codes[starts] != 32
+        return units[seen], lengths[seen]
 
     def repeats(self, length: int) -> Repeats:
         """Finds the runs of `length` units that occur more than once.

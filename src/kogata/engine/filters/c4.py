@@ -7,7 +7,10 @@ Pays when: the text is from the web.
 Hurts when: the corpus has code in it (a brace is enough), or lines of one or two words, as plays do.
 Cost: about 5 s for 100 MB on one core.
 Source: Raffel et al. 2020 (arXiv 1910.10683), section 2.2; not its list of bad words.
-Measured here: not yet measured.
+Measured here: 6.0% [filters.json:arms.c4.clean:.1%] of the bytes of
+    clean text went (of manuals 21.2% [filters.json:arms.c4.parts.manuals:.1%]), and
+    17.8% [filters.json:arms.c4.junk:.1%] of junk's (of raw HTML
+    67.9% [filters.json:arms.c4.parts.html:.1%]).
 """
 
 from __future__ import annotations

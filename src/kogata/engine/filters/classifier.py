@@ -11,7 +11,10 @@ Hurts when: the named text is narrower than the use: encyclopedias as positives 
     What comes with Kogata is prose and manuals of old: it takes chat, lists and code.
 Cost: about 30 s for 100 MB on one core, and learning on the first 32 MB.
 Source: Li et al. 2024, DataComp-LM (arXiv 2406.11794), section 4.4; Joulin et al. 2017 (fastText).
-Measured here: not yet measured.
+Measured here: with the texts that come with Kogata and keep at 0.7,
+    17.9% [filters.json:arms.classifier.clean:.1%] of the bytes of clean text went, nearly
+    all of them a Japanese manual's, and 52.7% [filters.json:arms.classifier.junk:.1%] of junk's:
+    raw HTML, and characters in random order.
 """
 
 from __future__ import annotations

@@ -7,7 +7,9 @@ Pays when: the text is from the web, after Gopher's rules.
 Hurts when: the text is verse, plays or code: their lines are short and end anyhow.
 Cost: about 4 s for 100 MB on one core.
 Source: Penedo et al. 2024 (arXiv 2406.17557), section 3.6.
-Measured here: not yet measured.
+Measured here: 9.7% [filters.json:arms.fineweb.clean:.1%] of the bytes of
+    clean text went, and 77.3% [filters.json:arms.fineweb.junk:.1%] of junk's; words in
+    random order went for they stand in one line.
 """
 
 from __future__ import annotations

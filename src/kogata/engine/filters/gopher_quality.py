@@ -7,7 +7,9 @@ Pays when: the text is from the web: these rules take lists, menus, keywords and
 Hurts when: the text is verse, dialogue of one line a page, or lists that are meant.
 Cost: about 6 s for 100 MB on one core.
 Source: Rae et al. 2021 (arXiv 2112.11446), appendix A.1.1.
-Measured here: not yet measured.
+Measured here: 0.7% [filters.json:arms.gopher_quality.clean:.1%] of the bytes of
+    clean text went, and 25.1% [filters.json:arms.gopher_quality.junk:.1%] of junk's (of raw
+    HTML 80.7% [filters.json:arms.gopher_quality.parts.html:.1%]).
 """
 
 from __future__ import annotations

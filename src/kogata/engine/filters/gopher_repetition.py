@@ -1,13 +1,15 @@
 """Leaves out what repeats its lines, its paragraphs or runs of 2 to 10 words: Gopher's rules of repetition.
 
-A run of words is taken as twice as many characters where words are not set apart. Texts of fewer than 50
-words repeat by chance and are not judged by their runs.
+A run of words is taken as twice as many characters where words are not set apart, a Latin name there as one
+character. Texts of fewer than 50 words repeat by chance and are not judged by their runs.
 
 Pays when: the text is from the web: pages made by programs repeat themselves.
 Hurts when: repetition is meant: songs, rules, tables in words.
 Cost: about 10 s for 100 MB on one core.
 Source: Rae et al. 2021 (arXiv 2112.11446), appendix A.1.1, table A1.
-Measured here: not yet measured.
+Measured here: 5.0% [filters.json:arms.gopher_repetition.clean:.1%] of the bytes of clean text went (of web
+    text 21.0% [filters.json:arms.gopher_repetition.parts.web:.1%]), and
+    1.5% [filters.json:arms.gopher_repetition.junk:.1%] of junk's, which did not repeat itself.
 """
 
 from __future__ import annotations

@@ -8,7 +8,9 @@ Pays when: the corpus has noise and nobody can name good text.
 Hurts when: the rare kind of text is the wanted one: it is the first to go.
 Cost: about 20 s for 100 MB on one core, and the first 32 MB twice.
 Source: Prior-based noisy text data filtering, 2025 (arXiv 2509.18577).
-Measured here: not yet measured.
+Measured here: did not pay on a corpus of many kinds, with keep at 0.8:
+    16.8% [filters.json:arms.prior.clean:.1%] of the bytes of clean text went, and
+    14.1% [filters.json:arms.prior.junk:.1%] of junk's.
 """
 
 from __future__ import annotations

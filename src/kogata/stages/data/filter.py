@@ -61,12 +61,15 @@ class Filter(Stage):
         is noted as it goes, so a kill costs at most 200 documents.
     Source: rules of Gopher (Rae et al. 2021), C4 (Raffel et al. 2020) and FineWeb (Penedo et al. 2024);
         the stage's own are Gopher's, loosened.
-    Measured here: not yet measured.
+    Measured here: on novels, manuals, web text and Japanese text the stage's own rules took
+        0.4% [filters.json:arms.own.clean:.1%] of the bytes, of junk (spam, raw HTML, words in random
+        order) 1.4% [filters.json:arms.own.junk:.1%]; the four families for the web
+        14.3% [filters.json:arms.web.clean:.1%] and 87.2% [filters.json:arms.web.junk:.1%].
     """
 
     takes = {"corpus": Slot(kinds=(Kind.CORPUS,))}
     makes = Kind.CORPUS
-    version = 2
+    version = 3
     cost_only = frozenset({"processes"})
 
     min_characters: int | None = Field(default=20, ge=0, description="characters a document has at least")

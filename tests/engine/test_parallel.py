@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from training_bench import TrainingBench
 
 from kogata.engine.parallel import Group
+from kogata.engine.pretraining import prepare_torch
 
 SCRIPT = """
 import sys
@@ -95,3 +97,16 @@ def test_one_process_needs_no_group() -> None:
     group.share_tensors([torch.zeros(2)])
     group.wait()
     group.leave()
+
+
+def test_each_process_has_a_card_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    threads = torch.get_num_threads()
+    for rank, device in ((0, "cuda"), (1, "cuda"), (3, "cuda"), (1, "cpu")):
+        bench = TrainingBench(tmp_path, rank=rank, world=4)
+        bench.device = device
+        prepare_torch(bench)
+    torch.set_num_threads(threads)
+    assert chosen == [0, 1, 1]

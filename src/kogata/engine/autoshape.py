@@ -74,6 +74,38 @@ def recompute_for(
     return False, ""
 
 
+def refuse_shard(
+    spec: ModelSpec,
+    optimizer: str,
+    batch: int,
+    context: int,
+    recompute: bool,
+    techniques: Mapping[str, object],
+    share: Share,
+) -> None:
+    """Refuses what does not go with weights divided over processes.
+
+    Raises:
+        RecipeError: naming it.
+    """
+    rows = max(1, batch // context)
+    found = expected = ""
+    if optimizer != "adamw":
+        found, expected = f"optimizer {optimizer}", "optimizer: adamw; Muon needs whole matrices"
+    elif techniques:
+        found, expected = f"techniques {', '.join(techniques)}", "no techniques"
+    elif recompute:
+        found, expected = "recompute", "recompute: false"
+    elif spec.sharing is not None:
+        found, expected = "layers with weights in common", "layers of their own"
+    elif rows % share.processes:
+        found, expected = f"{rows} windows a step", f"as many for each of the {share.processes} processes"
+    if found:
+        raise RecipeError(
+            "weights cannot be divided so", where="train.pretrain.shard", found=found, expected=expected
+        )
+
+
 def choose(
     asked: ModelShape,
     vocab_size: int,

@@ -16,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from kogata.nn.optim import local
+
 _NAME = re.compile(r"step-(\d{9})")
 
 
@@ -49,9 +51,11 @@ def save_checkpoint(
     return place
 
 
-def load_checkpoint(folder: Path) -> Checkpoint | None:
-    """Reads the newest checkpoint that is whole; None when there is none."""
+def load_checkpoint(folder: Path, at: int | None = None) -> Checkpoint | None:
+    """Reads the newest checkpoint that is whole, or the one of a step; None when there is none."""
     for place in _found(folder):
+        if at is not None and place.name != f"step-{at:09d}":
+            continue
         try:
             facts = json.loads((place / "state.json").read_text(encoding="utf-8"))
             tensors = load_file(place / "state.safetensors")
@@ -71,8 +75,9 @@ def own_state(model: nn.Module) -> dict[str, Tensor]:
     """Gives the weights by name, a tied one once."""
     found: dict[str, Tensor] = {}
     seen: set[int] = set()
-    for name, tensor in model.state_dict().items():
-        if tensor.data_ptr() not in seen:
+    for name, held in model.state_dict().items():
+        tensor = local(held)
+        if not tensor.numel() or tensor.data_ptr() not in seen:
             seen.add(tensor.data_ptr())
             found[name] = tensor
     return found

@@ -211,9 +211,15 @@ def peak_bytes(
     processes: int = 1,
     corpus_start: bool = True,
     recompute: bool = False,
+    shard: bool = False,
 ) -> int:
     """Forecasts the peak resident bytes of all processes together."""
     chunk = 3 * 8 * 2**20 + 2 * 4 * micro * spec.width + 4 * spec.embedding_parameters()
-    training = state_bytes(spec, muon) + activation_bytes(spec, micro, recompute) + chunk
+    held = state_bytes(spec, muon)
+    if shard:
+        # A process holds its part of the blocks' weights, gradients and averages, and one block whole, twice.
+        block = spec.matrix_parameters() // max(1, len(spec.stored_layers()))
+        held -= 16 * spec.matrix_parameters() * (processes - 1) // processes - 8 * block
+    training = held + activation_bytes(spec, micro, recompute) + chunk
     starting = 4 * spec.parameters() + (corpus_start_bytes(spec.vocab_size) if corpus_start else 0)
     return processes * (TORCH_BYTES + max(training, starting))

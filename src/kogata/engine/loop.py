@@ -24,7 +24,6 @@ from kogata.core.errors import DataError, RecipeError, Stopped
 from kogata.core.stage import Bench
 from kogata.engine.checkpoint import (
     Checkpoint,
-    load_checkpoint,
     own_state,
     random_state,
     save_checkpoint,
@@ -34,7 +33,7 @@ from kogata.engine.parallel import Group
 from kogata.engine.sampler import Batch, Learner, Sampler
 from kogata.engine.schedule import Schedule
 from kogata.engine.technique import Moment, Technique
-from kogata.nn.optim import Optimiser
+from kogata.nn.optim import Optimiser, local
 
 HELDOUT_LOOKS = 8
 """How often a run looks at its held-out sample."""
@@ -131,7 +130,7 @@ class _Loop:
 
     def go(self) -> Outcome:
         run = self.run
-        checkpoint = load_checkpoint(self.bench.checkpoints)
+        checkpoint = run.group.newest(self.bench.checkpoints)
         if checkpoint is not None:
             self._resume(checkpoint)
         self.started = self.saved = self.bench.clock.now()
@@ -235,9 +234,9 @@ class _Loop:
         return total, batch.tokens
 
     def _norm(self) -> float:
-        grads = [p.grad for p in self.moved if p.grad is not None]
-        norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))))
+        norm = self.run.group.norm(self.moved)
         if self.run.clip is not None and norm > self.run.clip:
+            grads = [local(p.grad) for p in self.moved if p.grad is not None]
             torch._foreach_mul_(grads, self.run.clip / norm)
         return norm
 
@@ -315,7 +314,7 @@ class _Loop:
 
     def _save(self) -> None:
         run = self.run
-        if run.group.rank == 0:
+        if run.group.rank == 0 or run.group.sharded:
             if self.metrics:
                 self.metrics.flush()
             tensors = {f"model.{name}": tensor for name, tensor in own_state(run.model).items()}
@@ -329,7 +328,8 @@ class _Loop:
                 "schedule": run.schedule.state(),
                 "facts": run.facts,
             }
-            save_checkpoint(self.bench.checkpoints, self.step, tensors | random_state(), facts)
+            folder = run.group.checkpoints(self.bench.checkpoints)
+            save_checkpoint(folder, self.step, tensors | random_state(), facts)
         run.group.wait()
         self.saved = self.bench.clock.now()
 

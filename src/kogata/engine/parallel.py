@@ -8,9 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from kogata.engine.checkpoint import Checkpoint, load_checkpoint
 
 
 class Group:
@@ -20,6 +23,9 @@ class Group:
         rank: this process's number.
         world: how many there are.
     """
+
+    sharded = False
+    """Whether weights are divided over the processes (`engine/sharded.py`)."""
 
     def __init__(self, rank: int = 0, world: int = 1) -> None:
         self.rank, self.world = rank, world
@@ -72,6 +78,19 @@ class Group:
             at += p.numel()
         parts = flat[at:].double().tolist()
         return [parts[i] + parts[len(extra) + i] for i in range(len(extra))]
+
+    def norm(self, parameters: Sequence[Tensor]) -> float:
+        """Computes the length of all gradients together."""
+        grads = [p.grad for p in parameters if p.grad is not None]
+        return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))))
+
+    def checkpoints(self, folder: Path) -> Path:
+        """Gives the folder that checkpoints are in."""
+        return folder
+
+    def newest(self, folder: Path) -> Checkpoint | None:
+        """Reads the newest checkpoint."""
+        return load_checkpoint(folder)
 
     def share_numbers(self, numbers: Sequence[float]) -> list[float]:
         """Gives every process the numbers of rank 0."""

@@ -18,7 +18,6 @@ from kogata.core.recipe import Clock
 from kogata.core.stage import Bench
 from kogata.core.variants import Choice
 from kogata.engine import techniques
-from kogata.engine.checkpoint import load_checkpoint
 from kogata.engine.convert import load_decoder, save_decoder
 from kogata.engine.costs import head_gradient_flops
 from kogata.engine.heap import give_back, kept
@@ -32,6 +31,7 @@ from kogata.engine.precision import products_in
 from kogata.engine.sampler import Learner, Sampler
 from kogata.engine.sampling import make_sampler
 from kogata.engine.schedule import StepSchedule, TimeSchedule
+from kogata.engine.sharded import ShardedGroup, shard, whole
 from kogata.engine.supply import Supply
 from kogata.engine.tokens import TokenStore
 from kogata.nn import fused
@@ -117,6 +117,8 @@ class Pretraining:
     """Whether the backward pass computes each block again."""
     precision: str = "fp32"
     """Of the products in training steps (engine/precision.py)."""
+    shard: bool = False
+    """Whether the blocks' weights are divided over the processes."""
     tables_every: int = 1
     """Steps from one update of the head to the next."""
     checkpoint_steps: int | None = None
@@ -136,7 +138,9 @@ def pretrain(job: Pretraining, bench: Bench) -> dict[str, Any]:
 
 
 def prepare_torch(bench: Bench) -> None:
-    """Gives this process its part of the cores, and counts numbers too small to matter as zero."""
+    """Gives this process its part of the cores or a card of its own; numbers too small to matter are zero."""
+    if bench.device == "cuda":
+        torch.cuda.set_device(bench.rank % max(1, torch.cuda.device_count()))
     torch.set_num_threads(max(1, bench.machine.cores // bench.world))
     torch.set_flush_denormal(True)
 
@@ -145,8 +149,12 @@ def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
     began = bench.clock.now() if job.length.began is None else job.length.began
     store = TokenStore.open(job.tokens, "train")
     sampler = _sampler(job, bench, store)
-    fresh = load_checkpoint(bench.checkpoints) is None
+    if job.shard:
+        group = ShardedGroup(group.rank, group.world)
+    fresh = group.newest(bench.checkpoints) is None
     decoder, corpus_start = _decoder(job, bench, store, group, fresh)
+    if job.shard:
+        shard(decoder, group, bench.device)
     decoder.recompute = job.recompute
     objective, kernels = _objective(job, bench, decoder)
     objective.narrow = job.precision == "bf16" and bench.device != "cpu"
@@ -200,6 +208,8 @@ def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
     }
     if isinstance(sampler, Learner):
         training |= sampler.record()
+    if job.shard:
+        whole(decoder)
     if group.rank == 0:
         _write(job, bench, decoder, outcome, training, clocked)
     group.wait()
@@ -286,6 +296,9 @@ def _decoder(
 def _objective(job: Pretraining, bench: Bench, decoder: Decoder) -> tuple[LanguageModelling, str]:
     """Chooses how blocks are computed: kernels compiled in a second, torch.compile, or plain torch."""
     on_cpu = bench.device == "cpu"
+    if job.shard:
+        # Whole weights are there only within a block's own call: no kernels in its place.
+        return LanguageModelling(decoder), "torch"
     if job.compile is False:
         return LanguageModelling(decoder), "torch"
     if not bench.machine.compiler and on_cpu:

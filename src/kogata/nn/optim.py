@@ -22,6 +22,12 @@ POLAR = (
 """Polar Express (Amsel et al. 2025, arXiv 2505.16932): coefficients of the odd quintic, by iteration."""
 
 
+def local(tensor: Tensor) -> Tensor:
+    """Gives this process's part of a tensor that is divided over several; any other as it is."""
+    part = getattr(tensor, "to_local", None)
+    return tensor if part is None else part()
+
+
 def orthogonalise(matrices: Tensor, iterations: int = 4) -> Tensor:
     """Moves every singular value of each matrix [n, r, c], r <= c, near one; float32 throughout."""
     x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) * 1.02 + 1e-7)
@@ -185,8 +191,8 @@ class AdamW:
     second: list[list[Tensor]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.first = [[torch.zeros_like(p) for _, p in group.named] for group in self.groups]
-        self.second = [[torch.zeros_like(p) for _, p in group.named] for group in self.groups]
+        self.first = [[torch.zeros_like(local(p)) for _, p in group.named] for group in self.groups]
+        self.second = [[torch.zeros_like(local(p)) for _, p in group.named] for group in self.groups]
 
     def due(self, group: Group) -> bool:
         """Says whether the coming step moves a group: the first one does, then each `every`-th."""
@@ -196,13 +202,13 @@ class AdamW:
     def step(self, factor: float, progress: float) -> None:
         """Takes one step at each due group's lr · factor; averages and their bias count a group's own."""
         for group, first, second in zip(self.groups, self.first, self.second, strict=True):
-            weights = [p for _, p in group.named]
+            weights = [local(p) for _, p in group.named]
             if not weights or not self.due(group):
                 continue
             device = weights[0].device
             torch._fused_adamw_(
                 weights,
-                [p.grad for p in weights],  # type: ignore[arg-type]
+                [local(p.grad) for _, p in group.named if p.grad is not None],
                 first,
                 second,
                 [],

@@ -125,6 +125,10 @@ class Pretrain(Stage):
         default="auto",
         description="compute blocks again in the backward pass; auto: where they fit the memory only so",
     )
+    shard: bool = Field(
+        default=False,
+        description="divide the blocks' weights over the processes (FSDP2): for models that fit none alone",
+    )
     compile: Literal["auto"] | bool = Field(
         default="auto",
         description="auto: small kernels, compiled in a second, or torch.compile where it saves more of the "
@@ -230,14 +234,15 @@ class Pretrain(Stage):
         sizes = spec, self.recompute, batch, context, share, _room(share), optimizer
         changes["recompute"], reason = autoshape.recompute_for(*sizes)
         reasons |= {"recompute": reason} if reason else {}
+        if self.shard:
+            given_up = bool(changes["recompute"]), self._techniques()
+            autoshape.refuse_shard(spec, optimizer, batch, context, *given_up, share)
         if self.checkpoint_every == "auto":
             reasons["checkpoint_every"] = "half a minute's work is the most a kill can cost"
         stage = self.model_copy(update=changes)
         if self.compile == "auto":
-            cost, ways = (
-                stage.forecast(facts, machine, share).cost,
-                (stage.curriculum, context, share.processes),
-            )
+            cost = stage.forecast(facts, machine, share).cost
+            ways = stage.curriculum, context, share.processes
             pays, reasons["compile"] = compiling.choose(spec, machine, cost.seconds or 0.0, *ways)
             stage = stage.model_copy(update={"compile": True}) if pays else stage
         return Resolved(stage=stage, reasons=reasons)
@@ -278,7 +283,7 @@ class Pretrain(Stage):
         assert steps is not None
         seconds = budget if budget is not None else before + steps * each
         sizes = {"micro": micro, "muon": muon, "processes": share.processes}
-        peak = costs.peak_bytes(spec, **sizes, corpus_start=start, recompute=again)
+        peak = costs.peak_bytes(spec, **sizes, corpus_start=start, recompute=again, shard=self.shard)
         peak += share.processes * techniques.held_by(self._techniques(), spec)
         measuring = measuring_bytes(self.curriculum, train["tokens"], self.context)
         if measuring:
@@ -345,6 +350,7 @@ class Pretrain(Stage):
         spec = self._spec(facts)
         train = tokens.facts["splits"]["train"]
         steps = None if self.clocked(bench.share) else self._steps(self.batch, train["tokens"])
+        again = self.recompute is True
         job = Pretraining(
             tokens=tokens.path,
             facts=tokens.facts,
@@ -355,15 +361,14 @@ class Pretrain(Stage):
             lr=self.lr,
             weight_decay=self.weight_decay,
             batch=self.batch,
-            micro=costs.micro_tokens(
-                spec, self.batch, self.context, _room(bench.share), self.recompute is True
-            ),
+            micro=costs.micro_tokens(spec, self.batch, self.context, _room(bench.share), again),
             context=self.context,
             corpus_start=self.corpus_start,
             rounds=costs.rounds_for(*_start_sizes(spec, train, bench.machine), self._seconds(bench.share)),
             look_back=self.look_back,
             compile=self.compile,
-            recompute=self.recompute is True,
+            recompute=again,
+            shard=self.shard and bench.world > 1,
             precision=self.precision,
             tables_every=self._tables_every(spec),
             curriculum=None if self.curriculum == "auto" else self.curriculum,

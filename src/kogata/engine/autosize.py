@@ -220,9 +220,15 @@ def context_for(tokens: int, documents: int, vocab_size: int) -> tuple[int, str]
     return 256, "256 tokens: what bits per byte are measured at, and cheap attention"
 
 
-def curriculum_for(context: int) -> str:
-    """Chooses what windows come first: at 512 tokens doubling lengths beat half ones, five seeds of five."""
-    return "length_warmup" if context >= LONG_CONTEXT else "half_length"
+def curriculum_for(context: int, sampling: Any = None) -> str:
+    """Chooses what windows come first: at 512 tokens doubling lengths beat half ones, five seeds of five.
+
+    Args:
+        context: tokens of the longest window.
+        sampling: the way of sampling, which may need a curriculum of its own.
+    """
+    usual = "length_warmup" if context >= LONG_CONTEXT else "half_length"
+    return getattr(sampling, "CURRICULUM", usual)
 
 
 def batch_for(vocab_size: int, context: int, seconds: float | None, tokens: float) -> tuple[int, str]:

@@ -223,8 +223,7 @@ class Pretrain(Stage):
             changes["steps"], reasons["steps"] = steps, reason
         curriculum = self.curriculum
         if curriculum == "auto":
-            usual = autosize.curriculum_for(context)
-            curriculum = Curriculum.of(getattr(self.sampling.variant, "CURRICULUM", usual))
+            curriculum = Curriculum.of(autosize.curriculum_for(context, self.sampling.variant))
             changes["curriculum"], reasons["curriculum"] = curriculum, sentence_of(curriculum.variant)
         check_pair(curriculum, self.sampling, "train.pretrain")
         if self.documents == "apart":
@@ -343,8 +342,7 @@ class Pretrain(Stage):
         from kogata.engine import costs
         from kogata.engine.pretraining import Length, Pretraining, pretrain
 
-        tokens = one(given, "tokens")
-        start = given.get("model")
+        tokens, start = one(given, "tokens"), given.get("model")
         facts: dict[str, Facts | None] = {"tokens": tokens.facts, "model": start.facts if start else None}
         assert isinstance(self.batch, int) and isinstance(self.context, int) and self.lr != "auto"
         spec = self._spec(facts)

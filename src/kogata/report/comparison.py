@@ -55,7 +55,7 @@ def make_comparison(folder: Path) -> str:
     machine = Machine.from_dict(found.get("machine") or {})
     made = str(found.get("made") or "").replace("T", " ")[:16]
     subtitle = [f"{counted(len(variants), 'variant')}, {counted(len(seeds), 'paired seed')}, equal {match}"]
-    subtitle += [f"{machine.cores} cores, {machine.model or machine.device}"]
+    subtitle += [f"{counted(machine.cores, 'core')}, {machine.model or machine.device}"]
     subtitle += [f"{made} UTC"] if made else []
     sharing, saved = shared_rows(runs)
     receipts = [receipt for run in runs for receipt in run.receipts]

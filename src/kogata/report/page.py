@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from kogata import __version__
-from kogata.core.amounts import Budget, Cost
+from kogata.core.amounts import Budget, Cost, counted
 from kogata.core.errors import RecipeError
 from kogata.core.receipt import Machine, Receipt
 from kogata.report import sections
@@ -66,7 +66,11 @@ def make_page(folder: Path) -> str:
     label = os.path.basename(os.path.normpath(folder.resolve()))
     started = next((receipt.started for receipt in receipts if receipt.started), None)
     subtitle = [f"seed {asked['seed']}"] if "seed" in asked else []
-    subtitle += [f"{machine.cores} cores, {machine.model or machine.device}"] if plan.get("machine") else []
+    subtitle += (
+        [f"{counted(machine.cores, 'core')}, {machine.model or machine.device}"]
+        if plan.get("machine")
+        else []
+    )
     subtitle += [started.replace("T", " ")[:16] + " UTC"] if started else []
     quality = sections.quality_rows(found)
     funnel, funnel_summary = funnel_rows(receipts)

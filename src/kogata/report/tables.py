@@ -10,7 +10,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from kogata.core.amounts import Budget, Cost, format_bytes, format_count, format_joules, format_seconds
+from kogata.core.amounts import (
+    Budget,
+    Cost,
+    counted,
+    format_bytes,
+    format_count,
+    format_joules,
+    format_seconds,
+)
 from kogata.core.receipt import Receipt, total_cost
 from kogata.core.statistics import Difference
 from kogata.report.cards import SECTIONS, Card, as_recipe
@@ -75,7 +83,7 @@ def plan_view(plan: Plan) -> RenderableType:
         (plan.recipe.name, "bold"), f"   budget {budget_text(plan.recipe.budget)} · seed {plan.recipe.seed}"
     )
     rate = f", {format_count(machine.gemm_flops)}FLOP/s in matrix products" if machine.gemm_flops else ""
-    where = f"on {machine.cores} cores of {machine.model or machine.device}{rate}"
+    where = f"on {counted(machine.cores, 'core')} of {machine.model or machine.device}{rate}"
     table = _table("stage", "makes", "time", "memory", "energy", "size", "disk", right=(2, 3, 4, 5, 6))
     for step in plan.steps:
         cost = step.forecast.cost

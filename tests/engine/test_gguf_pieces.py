@@ -15,6 +15,9 @@ from kogata.core.errors import DataError
 from kogata.engine import gguf_run
 from kogata.engine.export import _gguf
 from kogata.engine.export._tokenizer import gguf_tokenizer
+from kogata.engine.generate import generate
+from kogata.engine.gguf_read import convert_gguf
+from kogata.engine.load import load_model, load_tokenizer
 
 PLAIN = ["a  b", "two\nlines\n\nthree\n", "タブ\tと　字下げ。", "x", "", "1234 cats, 45 mats!", "。」\n「"]
 RARE = ["𠮷野家 and 👩‍👩‍👧", "नमस्ते العربية"]
@@ -33,6 +36,26 @@ def test_the_same_ids(kind: str, tmp_path: Path) -> None:
     assert (own[-2:] == found[-2:]) == (not kind.startswith("unigram"))
     if kind.startswith("unigram"):
         assert all(0 in ids for ids in found[-2:]) and not any(0 in ids for ids in found[: len(texts)])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_is_read_again(kind: str, tmp_path: Path) -> None:
+    """The rebuilt tokenizer gives the ids of the one that was written, of rare characters too."""
+    tokenizer = model(tmp_path / "model", made(kind))
+    _gguf.write(tmp_path / "model", tmp_path / "m.gguf", "f32")
+    convert_gguf(tmp_path / "m.gguf", tmp_path / "again")
+    again = load_tokenizer(tmp_path / "again")
+    again.encode_special_tokens = True
+    for text in [*LINES, *PLAIN, *RARE]:
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        assert again.encode(text, add_special_tokens=False).ids == ids, text
+    text = "猫 and a cat\nござに。"
+    ids = again.encode(text, add_special_tokens=False).ids
+    assert again.decode(ids) == text
+    prompt = again.encode("The", add_special_tokens=False).ids
+    places = [tmp_path / name for name in ("model", "again", "m.gguf")]
+    wrote = [generate(load_model(place).decoder, prompt, 8) for place in places]
+    assert wrote[0] == wrote[1] == wrote[2]
 
 
 def test_what_llama_cpp_cannot_do_is_refused(tmp_path: Path) -> None:

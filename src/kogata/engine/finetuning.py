@@ -157,11 +157,11 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
             outputs.close()
     training = _record(job, bench, outcome, schedule, best, rendered, optimiser, length.steps)
     training |= tries.found
-    training["general"] = general and general.end(packed, job.micro)
+    training["general"] = None if general is None else general.end(packed, job.micro)
     makes = "model" if job.merge or module.MAKES == "model" else "adapter"
     if group.rank == 0:
         _say_outcome(bench, outcome, best)
-        for line in said(training["general"]) if general else ():
+        for line in said(training["general"] or {}):
             bench.log(line)
         if makes == "model":
             _write_model(job, bench, decoder, rendered, module.MAKES == "adapter")

@@ -108,6 +108,8 @@ class GeneralText:
 
 def said(found: dict[str, Any]) -> Iterable[str]:
     """Says how general text is read now, and what to do where much was forgotten."""
+    if not found:
+        return
     before, after = found["bits_per_byte_before"], found["bits_per_byte"]
     yield f"general text ({found['language']}): {before:.3f} bits per byte before, {after:.3f} after"
     if after > before * (1 + LOST):

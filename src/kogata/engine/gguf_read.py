@@ -13,6 +13,7 @@ from torch import Tensor
 from kogata.core.errors import DataError
 from kogata.engine.convert import fill, save_decoder
 from kogata.engine.gguf_header import GgufHeader, TensorPlace, read_header, spec_from_gguf
+from kogata.engine.gguf_pieces import KINDS, build_pieces
 from kogata.engine.hf_folder import write_json
 from kogata.nn.decoder import Decoder
 from kogata.nn.spec import ModelSpec
@@ -105,9 +106,40 @@ def build_tokenizer(header: GgufHeader) -> tuple[Any, dict[str, Any]]:
     """Rebuilds a GGUF file's tokenizer (`tokenizers.Tokenizer`) and what stands in tokenizer_config.json.
 
     Raises:
-        DataError: it is no byte-level BPE whose pre-tokeniser we know.
+        DataError: it is neither SentencePiece's nor byte-level BPE whose pre-tokeniser we know.
     """
-    from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+    from tokenizers import AddedToken, processors
+
+    settings = header.settings
+    pieces = settings.get("tokenizer.ggml.model") in KINDS
+    tokens: list[str] = settings["tokenizer.ggml.tokens"]
+    kinds: list[int] = settings.get("tokenizer.ggml.token_type") or [1] * len(tokens)
+    tokenizer = build_pieces(settings) if pieces else _byte_level(header)
+    # 3: control tokens, 4: the user's own. Both are matched whole; control tokens are special.
+    for kind, special in ((3, True), (4, False)):
+        chosen = [token for token, one in zip(tokens, kinds, strict=True) if one == kind]
+        tokenizer.add_tokens([AddedToken(token, special=special, normalized=False) for token in chosen])
+    start = settings.get("tokenizer.ggml.bos_token_id")
+    begins = settings.get("tokenizer.ggml.add_bos_token", settings.get("tokenizer.ggml.model") == "llama")
+    if begins and start is not None:
+        piece = tokens[start]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=[piece, "$A"], pair=[piece, "$A", piece, "$B"], special_tokens=[(piece, start)]
+        )
+    config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "add_prefix_space": False}
+    config["model_max_length"] = header.of_architecture("context_length")
+    for role in ("bos", "eos", "unknown", "padding"):
+        index = settings.get(f"tokenizer.ggml.{role}_token_id")
+        if index is not None and index < len(tokens):
+            short = {"unknown": "unk", "padding": "pad"}.get(role, role)
+            config[f"{short}_token"] = tokens[index]
+    if settings.get("tokenizer.chat_template"):
+        config["chat_template"] = settings["tokenizer.chat_template"]
+    return tokenizer, config
+
+
+def _byte_level(header: GgufHeader) -> Any:
+    from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
     from tokenizers.models import BPE
 
     settings = header.settings
@@ -117,11 +149,10 @@ def build_tokenizer(header: GgufHeader) -> tuple[Any, dict[str, Any]]:
             "the tokenizer in this GGUF file is of a kind we cannot rebuild",
             where=f"{header.path}: tokenizer.ggml.{'pre' if model == 'gpt2' else 'model'}",
             found=pre if model == "gpt2" else str(model),
-            expected=f"model gpt2 with pre {' | '.join(_PRE)}",
+            expected=f"model gpt2 with pre {' | '.join(_PRE)}; or model {' | '.join(KINDS)}",
             remedy="use the model's Hugging Face folder instead",
         )
     tokens: list[str] = settings["tokenizer.ggml.tokens"]
-    kinds: list[int] = settings.get("tokenizer.ggml.token_type") or [1] * len(tokens)
     merges = [tuple(pair.split(" ", 1)) for pair in settings["tokenizer.ggml.merges"]]
     digits, pattern = _PRE[pre]
     tokenizer = Tokenizer(
@@ -137,26 +168,7 @@ def build_tokenizer(header: GgufHeader) -> tuple[Any, dict[str, Any]]:
     steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
     tokenizer.decoder = decoders.ByteLevel()
-    # 3: control tokens, 4: the user's own. Both are matched whole; control tokens are special.
-    for kind, special in ((3, True), (4, False)):
-        chosen = [token for token, one in zip(tokens, kinds, strict=True) if one == kind]
-        tokenizer.add_tokens([AddedToken(token, special=special, normalized=False) for token in chosen])
-    start = settings.get("tokenizer.ggml.bos_token_id")
-    if settings.get("tokenizer.ggml.add_bos_token") and start is not None:
-        piece = tokens[start]
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=[piece, "$A"], pair=[piece, "$A", piece, "$B"], special_tokens=[(piece, start)]
-        )
-    config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "add_prefix_space": False}
-    config["model_max_length"] = header.of_architecture("context_length")
-    for role in ("bos", "eos", "unknown", "padding"):
-        index = settings.get(f"tokenizer.ggml.{role}_token_id")
-        if index is not None and index < len(tokens):
-            short = {"unknown": "unk", "padding": "pad"}.get(role, role)
-            config[f"{short}_token"] = tokens[index]
-    if settings.get("tokenizer.chat_template"):
-        config["chat_template"] = settings["tokenizer.chat_template"]
-    return tokenizer, config
+    return tokenizer
 
 
 def _peer_name(name: str) -> str:

@@ -245,7 +245,7 @@ def _config(settings: dict[str, Any], where: str) -> Any:
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
     kinds = {str(getattr(kind, "value", kind)): made for kind, made in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
-    made = kinds.get(str(settings["peft_type"]))
+    made: Any = kinds.get(str(settings["peft_type"]))
     if made is None:
         raise _refused(where, f"peft_type {settings['peft_type']}")
     known = made.__dataclass_fields__

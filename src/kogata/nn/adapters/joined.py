@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-def split(layer: nn.Module, pieces: Sequence[tuple[int, int]]) -> list[nn.Linear]:
+def split(layer: Any, pieces: Sequence[tuple[int, int]]) -> list[nn.Linear]:
     """Gives the pieces of a linear layer; their weights are the same memory.
 
     Args:

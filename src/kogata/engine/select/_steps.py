@@ -36,7 +36,7 @@ class Counting:
         """Works on the texts."""
         counts = np.bincount(self.found(texts)[0], minlength=self.buckets)
         (which,) = np.nonzero(counts)
-        return which.astype(np.int32), counts[which]
+        return which.astype(np.int32), counts[which].astype(np.int32)
 
     def found(self, texts: Sequence[str]) -> Arrays:
         """Gives the buckets, text after text, and where each text's begin."""

@@ -21,6 +21,8 @@ PROCESS_BYTES = 70 * 2**20
 PROCESS_SECONDS = 1.4
 """Starting them, for two passes."""
 MOST_PROCESSES = 8
+SCORES_ON_DISK = 0.3
+"""Of the text, until the choice is sealed: counts and scores that a kill must not cost."""
 RAY_SECONDS = 8.0
 """Starting a Ray of this machine's own."""
 ITEM_BYTES = 200
@@ -241,7 +243,7 @@ class Select(Stage):
                 peak_bytes=peak,
                 size_bytes=round(SIZE_ON_DISK * written),
             ),
-            disk_bytes=round(SIZE_ON_DISK * written),
+            disk_bytes=round(SIZE_ON_DISK * written + SCORES_ON_DISK * size * spreads),
         )
 
     def _trial(self) -> Proxy:

@@ -60,7 +60,7 @@ except Killed:
     killed = True
 if not killed:
     if world > 1:
-        whole(decoder)
+        decoder = whole(decoder).cpu()
     losses = torch.tensor([row["loss"] for row in bench.rows] or [0.0])
     norms = torch.tensor([row["grad_norm"] for row in bench.rows] or [0.0])
     weights = {n: p.detach().clone() for n, p in decoder.named_parameters()}

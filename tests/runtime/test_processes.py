@@ -35,13 +35,13 @@ def stages(steps: int, **train: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("more", [{}, {"shard": True}], ids=["copies", "parts"])
 def test_two_processes_have_the_loss_of_one(
-    tmp_path: Path, fresh_home: Path, monkeypatch: pytest.MonkeyPatch
+    more: dict[str, Any], tmp_path: Path, fresh_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    recipe = api.Recipe.load({"name": "one", "stages": stages(8)})
-    one = api.run(recipe)
-    two = api.run(recipe, out=Path("runs/two"), processes=2)
+    one = api.run(api.Recipe.load({"name": "one", "stages": stages(8)}))
+    two = api.run(api.Recipe.load({"name": "two", "stages": stages(8, **more)}), processes=2)
     assert two.receipts[-1].status == "done"
     assert two.receipts[-1].facts["training"]["processes"] == 2
     losses = [[row["loss"] for row in run.metrics()] for run in (one, two)]

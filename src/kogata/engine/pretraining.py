@@ -209,7 +209,7 @@ def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
     if isinstance(sampler, Learner):
         training |= sampler.record()
     if job.shard:
-        whole(decoder)
+        decoder = whole(decoder)
     if group.rank == 0:
         _write(job, bench, decoder, outcome, training, clocked)
     group.wait()

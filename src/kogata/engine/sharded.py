@@ -70,10 +70,15 @@ def shard(decoder: Decoder, group: Group, device: str) -> None:
         fully_shard(block, mesh=mesh)
 
 
-def whole(decoder: Decoder) -> None:
-    """Puts the blocks together again, in every process."""
+@torch.no_grad()
+def whole(decoder: Decoder) -> Decoder:
+    """Puts the weights together again, in a decoder of its own in every process; all must ask for it."""
     for block in decoder.layers():
-        cast(Any, block).unshard()
+        cast(Any, block).reshard()
+    made = Decoder(decoder.spec, seed=None)
+    for target, held in zip(made.parameters(), decoder.parameters(), strict=True):
+        target.copy_(cast(Any, held).full_tensor() if _is_part(held) else held)
+    return made
 
 
 def _is_part(tensor: Tensor) -> bool:

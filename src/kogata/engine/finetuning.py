@@ -221,10 +221,7 @@ def _general(job: Finetuning, rendered: RenderedRows, packed: PackedHidden) -> G
         end_id = tokenizer.token_to_id(rendered.template.end)
     window = min(256, job.facts.get("context") or 256)
     general = GeneralText(language_of(job.examples), tokenizer, int(end_id), window)
-    if not general:
-        return None
-    general.begin(packed, job.micro)
-    return general
+    return general.begun(packed, job.micro) if general else None
 
 
 def _length(job: Finetuning, rows: Rows) -> Length:

@@ -94,6 +94,11 @@ class GeneralText:
         finally:
             decoder.front = front
 
+    def begun(self, packed: Any, micro: int) -> GeneralText:
+        """Begins, and gives itself."""
+        self.begin(packed, micro)
+        return self
+
     def end(self, packed: Any, micro: int) -> dict[str, Any]:
         """Gives what was measured before and what is measured now."""
         assert self.before is not None

@@ -160,26 +160,28 @@ def test_ray_filters_finds_duplicates_and_chooses_as_one_process_does(
         Select.model_validate({"method": "prior", "keep": 0.5, "processes": 1}),
     ]
 
-    def made(folder: Path, processes: int | str, cluster: Any = None) -> list[Any]:
+    def made(folder: Path, processes: int | str) -> list[Any]:
         extract, filters, dedup, select = (s.model_copy(update={"processes": processes}) for s in settings)
         found: list[Any] = []
         bench = data_bench(folder / "pages")
-        bench.spread = cluster and cluster.spread
-        documents = extract.each([], Account(bench=bench, label="a"))
-        account = Account(bench=bench, label="b")
-        corpus = corpus_of(folder / "corpus", filters.each(documents, account))
+        # As the worker does: one cluster for stages that run in one pass, and the next one after it.
+        with closing(cluster.Cluster()) as there:
+            bench.spread = there.spread
+            documents = extract.each([], Account(bench=bench, label="a"))
+            account = Account(bench=bench, label="b")
+            corpus = corpus_of(folder / "corpus", filters.each(documents, account))
         found.append(account.to_dict())
-        for stage in (dedup, select):
-            bench = data_bench(folder / type(stage).__name__)
-            bench.spread = cluster and cluster.spread
-            found.append(stage.run({"corpus": corpus, "earlier": None}, bench))
-            corpus = Artifact(kind=Kind.CORPUS, digest="x", path=bench.out, facts=found[-1])
-            found.append({path.name: path.read_bytes() for path in sorted(bench.out.iterdir())})
+        with closing(cluster.Cluster()) as there:
+            for stage in (dedup, select):
+                bench = data_bench(folder / type(stage).__name__)
+                bench.spread = there.spread
+                found.append(stage.run({"corpus": corpus, "earlier": None}, bench))
+                corpus = Artifact(kind=Kind.CORPUS, digest="x", path=bench.out, facts=found[-1])
+                found.append({path.name: path.read_bytes() for path in sorted(bench.out.iterdir())})
         return found
 
     alone = made(tmp_path / "alone", 1)
-    with closing(cluster.Cluster()) as there:
-        assert made(tmp_path / "there", "ray", there) == alone
+    assert made(tmp_path / "there", "ray") == alone
     assert alone[0]["reasons"] and alone[1]["splits"]["train"]["documents"] < alone[0]["kept"]
     assert not [p for p in psutil.Process().children(recursive=True) if "ray" in " ".join(p.cmdline())]
 

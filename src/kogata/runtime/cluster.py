@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from kogata.core.errors import EnvironmentProblem, KogataError
@@ -100,6 +101,12 @@ class Cluster:
         self._stack.close()
 
 
+@cache
+def _token() -> str:
+    """Gives this process's token: Ray reads it once, also where it is started anew for another stage."""
+    return secrets.token_hex(32)
+
+
 @contextmanager
 def _joined() -> Iterator[Any]:
     """Joins the cluster, or starts one here for the time being; gives the module."""
@@ -108,7 +115,7 @@ def _joined() -> Iterator[Any]:
     if not address:
         # Ray knows no other way to listen on loopback only; it is read when Ray is imported.
         settings["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        settings["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        settings["RAY_AUTH_TOKEN"] = _token()
         settings["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, sys.path)))
     before = {name: os.environ.get(name) for name in settings}
     os.environ |= settings

@@ -69,7 +69,8 @@ class Extract(Stage):
     Measured here: F1 on news and blog pages 0.927 [extract.json:articles.extractors.fast.f1:.3f] with fast,
         0.962 [extract.json:articles.extractors.careful.f1:.3f] with careful; of the Universal Declaration in
         80 [extract.json:languages.covered:.0f] languages, 78 [extract.json:languages.right:.0f] are told
-        right.
+        right. Pages to deduplicated text on one core, beside datatrove, each by its defaults: 11.8
+        [extract-speed.json:parts.pages.median_ratio:.1f] times its documents a second.
     """
 
     makes = Kind.CORPUS

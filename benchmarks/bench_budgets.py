@@ -1,10 +1,13 @@
 """Budgets kept, forecasts met: time budgets seen from outside, and each stage's forecast against its cost.
 
-python benchmarks/bench_budgets.py --full
+Parts run at different times are kept side by side in the result: each has its date and commit.
+
+    python benchmarks/bench_budgets.py --full [--part timed|stepped]
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,12 +54,38 @@ STEPPED: dict[str, list[dict[str, Any]]] = {
 
 def main() -> None:
     """Runs time budgets and step budgets and writes budgets.json."""
-    options = common.arguments(__doc__ or "")
-    minutes = [2, 4] if options.full else [2]
-    chosen = STEPPED if options.full else dict(list(STEPPED.items())[:2])
-    timed, stepped = [], []
+    options = common.arguments(
+        __doc__ or "", ("--part", {"choices": ["timed", "stepped"], "help": "only this one"})
+    )
+    name = "budgets" if options.full else "budgets-quick"
+    result: dict[str, Any] = {part: found for part, found in earlier(name).items() if part != options.part}
+    for part, measure in (("timed", timed), ("stepped", stepped)):
+        if options.part in (None, part):
+            measured = {f"{part}_date": common.now(), f"{part}_commit": common.commit()}
+            result |= measured | measure(options.full)
+    common.write_result(name, result)
+
+
+def earlier(name: str) -> dict[str, Any]:
+    """Gives the parts that an earlier call wrote; those written whole have the file's date and commit."""
+    path = common.RESULTS / f"{name}.json"
+    held = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    parts = {
+        key: value for key, value in held.items() if key not in ("benchmark", "commit", "date", "machine")
+    }
+    for part in ("timed", "stepped"):
+        if part in parts:
+            parts.setdefault(f"{part}_date", held["date"])
+            parts.setdefault(f"{part}_commit", held["commit"])
+    return parts
+
+
+def timed(full: bool) -> dict[str, Any]:
+    """Runs the main job under time budgets."""
+    minutes = [2, 4] if full else [2]
+    timed = []
     for number, minute in enumerate(minutes):
-        for seed in (0, 1) if options.full else (0,):
+        for seed in (0, 1) if full else (0,):
             with common.empty_store() as folder:
                 name = f"timed-{number}-{seed}"
                 parts = {"budget": {"time": f"{minute}min"}, "seed": seed, "stages": stages({})}
@@ -65,20 +94,23 @@ def main() -> None:
             share = row["wall_seconds"] / (60 * minute)
             timed.append({"budget_seconds": 60 * minute, "wall_seconds": row["wall_seconds"], "share": share})
             print(f"{minute} min: {row['wall_seconds']:.1f} s, {share:.1%}", file=sys.stderr)
-    for name, parts in chosen.items():
+    return {"timed": timed, "budgets_kept": all(0.90 <= item["share"] <= 1.03 for item in timed)}
+
+
+def stepped(full: bool) -> dict[str, Any]:
+    """Runs recipes of a fixed number of steps."""
+    stepped: list[dict[str, Any]] = []
+    for name, parts in (STEPPED if full else dict(list(STEPPED.items())[:2])).items():
         with common.empty_store() as folder:
             stepped.append({"name": name, "stages": forecasts(folder, parts)})
         for item in stepped[-1]["stages"]:
             print(f"{name}: {item}", file=sys.stderr)
     rows = [item for run in stepped for item in run["stages"]]
-    result = {
-        "timed": timed,
+    return {
         "stepped": stepped,
         "time_within": sum(item["time_ok"] for item in rows) / len(rows),
         "memory_within": sum(item["memory_ok"] for item in rows) / len(rows),
-        "budgets_kept": all(0.90 <= item["share"] <= 1.03 for item in timed),
     }
-    common.write_result("budgets" if options.full else "budgets-quick", result)
 
 
 def forecasts(folder: Path, parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -87,7 +119,7 @@ def forecasts(folder: Path, parts: list[dict[str, Any]]) -> list[dict[str, Any]]
 
     path = common.recipe(folder, "stepped", {"stages": parts})
     common.kogata("run", str(path), cwd=folder)
-    planned = __import__("json").loads((folder / "runs" / "stepped" / "plan.json").read_text())
+    planned = json.loads((folder / "runs" / "stepped" / "plan.json").read_text())
     forecast = {row["label"]: row["forecast"] for row in planned["steps"]}
     found = []
     for receipt in read_receipts(folder / "runs" / "stepped"):

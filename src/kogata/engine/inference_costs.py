@@ -68,7 +68,7 @@ def read_seconds(model: Facts, tokens: float, context: int, machine: Machine) ->
     floats = tokens * spec.layers * (8 * spec.width + 4 * spec.q_width + gated * 2 * spec.ffn_width)
     touched = floats * READ_TOUCH_SECONDS + tokens * spec.vocab_size * READ_LOGIT_SECONDS
     # Memory-bound work gains less from a second core than products do.
-    return flops / _rate(spec, machine) + touched / (1 + 0.85 * (machine.cores - 1))
+    return flops / _rate(spec, machine) + machine.paced(touched) / (1 + 0.85 * (machine.cores - 1))
 
 
 def _rate(spec: ModelSpec, machine: Machine) -> float:
@@ -82,7 +82,7 @@ def write_seconds(model: Facts, tokens: int, machine: Machine) -> float:
     """Forecasts writing so many tokens, one by one."""
     weights = 4.0 * (model.get("parameters") or 100e6)
     layers = int((model.get("spec") or {}).get("layers", 24))
-    return tokens * (layers * STEP_SECONDS + weights / (0.5 * (machine.stream_bytes or 10e9)))
+    return tokens * (machine.paced(layers * STEP_SECONDS) + weights / (0.5 * (machine.stream_bytes or 10e9)))
 
 
 def load_seconds(model: Facts) -> float:

@@ -7,7 +7,6 @@ Requests on standard input: `{"do": "run", …}` (one step, or several fused one
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import signal
@@ -308,7 +307,6 @@ def _warm() -> None:
     """Imports torch and compiles the kernels while the parent still reads and plans."""
     from kogata.nn.kernels import Kernels
 
-    gc.freeze()  # What was imported lives to the end: looking for garbage in it took 0.2 s a time.
     Kernels.build()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kogata.core.receipt import LEAST_PACE, MOST_PACE, TEXT_BYTES, Machine
+from kogata.core.receipt import LEAST_PACE, MOST_PACE, PACE_POWER, TEXT_BYTES, Machine
 
 
 @pytest.mark.parametrize(
@@ -12,14 +12,19 @@ from kogata.core.receipt import LEAST_PACE, MOST_PACE, TEXT_BYTES, Machine
     [
         (None, 10.0),  # Not measured: as where the rates were measured.
         (TEXT_BYTES, 10.0),
-        (TEXT_BYTES / 2, 20.0),
-        (TEXT_BYTES * 2, 5.0),
+        (TEXT_BYTES / 2, 10.0 * 2**PACE_POWER),
+        (TEXT_BYTES * 2, 10.0 / 2**PACE_POWER),
         (TEXT_BYTES / 1000, 10.0 * MOST_PACE),
         (TEXT_BYTES * 1000, 10.0 * LEAST_PACE),
     ],
 )
 def test_plain_work_follows_the_computer(text_bytes: float | None, seconds: float) -> None:
     assert Machine(text_bytes=text_bytes).paced(10.0) == pytest.approx(seconds)
+
+
+def test_a_computer_half_as_fast_takes_longer_but_not_twice_as_long() -> None:
+    slow, fast = Machine(text_bytes=TEXT_BYTES / 2), Machine(text_bytes=TEXT_BYTES)
+    assert 1.5 * fast.paced(1.0) < slow.paced(1.0) < 2 * fast.paced(1.0)
 
 
 def test_a_machine_written_before_its_pace_was_measured_is_read() -> None:

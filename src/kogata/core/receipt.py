@@ -11,8 +11,8 @@ from kogata.core.amounts import Cost, Energy
 TEXT_BYTES = 1.6e6
 """`Machine.text_bytes` of the computer on which rates of work other than matrix products were measured."""
 PACE_POWER = 0.7
-"""A chip 2.4 times as fast at the probe was about 1.7 times as fast at the stages: they wait for memory, files and
-processes too (budgets.json of Zen 3 and of Zen 5)."""
+"""A chip 2.4 times as fast at the probe was about 1.7 times as fast at the stages: these wait for memory,
+files and processes too (budgets.json of Zen 3 and of Zen 5)."""
 LEAST_PACE, MOST_PACE = 0.25, 4.0
 """One probe says no more than this about other work."""
 

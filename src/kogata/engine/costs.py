@@ -31,7 +31,7 @@ TORCH_BYTES = 390 * 2**20
 """Resident bytes of a worker that has imported torch, before the first tensor, and of its parent."""
 SAVE_BYTES_PER_SECOND = 250e6
 STAGE_SECONDS = 2.2
-"""Opening tokens, building the model, writing the folder, and what is left of importing torch; the kernels were
+"""Opening tokens, building the model, writing the folder, and what is left of importing torch; kernels are
 compiled ahead."""
 
 

@@ -23,8 +23,8 @@ START_SECONDS = 3.0
 LEAST_ELASTIC_SECONDS = 5.0
 """An elastic stage with less time than this cannot do anything useful."""
 WARM_BYTES = 230 * 2**20
-"""What the worker holds during stages that need no torch, where it imports torch ahead of training; and a part
-of what the compiler of the kernels takes for a moment, in one of these stages or between them."""
+"""What the worker holds during stages that need no torch, where it imports torch ahead of training; and
+part of what the compiler of the kernels takes for a moment, in one of these stages or between them."""
 MEMORY_RESERVE = 0.15
 """Share of the available memory that a run without a memory budget leaves alone."""
 

@@ -24,6 +24,12 @@ def test_auto_takes_bf16_where_it_was_measured_to_be_clearly_faster() -> None:
     assert precision.choose("auto", PLAIN, "here") == ("fp32", "this computer has no fast 16-bit products")
 
 
+def test_what_was_not_measured_is_taken_only_if_asked() -> None:
+    taken, reason = precision.choose("auto", HALF, "here", proven=False)
+    assert taken == "fp32" and "not measured" in reason
+    assert precision.choose("bf16", HALF, "here", proven=False) == ("bf16", "")
+
+
 @pytest.mark.parametrize(("asked", "machine"), [("fp32", HALF), ("fp32", PLAIN), ("bf16", HALF)])
 def test_what_is_asked_is_taken(asked: str, machine: Machine) -> None:
     assert precision.choose(asked, machine, "here") == (asked, "")

@@ -18,13 +18,14 @@ PAYS_FROM = 1.3
 """Times the rate of float32 from which on it is taken: below it rounding is not worth it."""
 
 
-def choose(asked: str, machine: Machine, where: str) -> tuple[str, str]:
+def choose(asked: str, machine: Machine, where: str, *, proven: bool = True) -> tuple[str, str]:
     """Gives the format of products and, where it was left open, the reason.
 
     Args:
         asked: `auto`, `fp32` or `bf16`.
         machine: as measured.
         where: names the stage in a refusal.
+        proven: whether it was measured what bf16 does to the stage's quality; else it is taken if asked.
 
     Raises:
         RecipeError: `bf16` on a computer that has no such products.
@@ -45,6 +46,8 @@ def choose(asked: str, machine: Machine, where: str) -> tuple[str, str]:
     rate = machine.gemm_flops or 0.0
     if not machine.bf16_flops:
         return "fp32", "this computer has no fast 16-bit products"
+    if not proven:
+        return "fp32", "what products in bf16 do to quality here is not measured yet; `bf16` takes them"
     told = f"{format_count(machine.bf16_flops)}FLOP/s in bf16, {format_count(rate)}FLOP/s in fp32"
     return ("bf16" if machine.bf16_flops >= PAYS_FROM * rate else "fp32"), f"products here run at {told}"
 

@@ -178,7 +178,7 @@ class Finetune(Stage):
             reasons["epochs"] = f"{rows:,} rows; the best weights on held-out rows are kept"
         if self.warmup == "auto":
             reasons["warmup"] = "a twentieth of the steps"
-        products, reason = precision.choose(self.precision, machine, "train.finetune")
+        products, reason = precision.choose(self.precision, machine, "train.finetune", proven=False)
         if reason:
             changes["precision"], reasons["precision"] = products, reason
         if self.checkpoint_every == "auto":

@@ -1,9 +1,9 @@
 """Fine-tuning SmolLM2-135M on GSM8K rows: LoRA against TRL with peft, every weight against HF Trainer.
 
-Both sides train on the same token ids, mask, rank, rate and schedule, float32, rows of the same batches in
-the same order (`plain`), the peer also in batches of like length (`grouped`) and, TRL, end to end in rows of
-512 tokens (`packed`), which it may choose instead. The rows are batches of like length out of a pool of
-400, so that `grouped` pads as little as it does on a whole data set.
+Both sides train on the same token ids, mask, rank and rate, which stays the same throughout, in float32, with
+the same batches in the same order (`plain`), the peer also in batches of like length (`grouped`) and, TRL,
+end to end in rows of 512 tokens (`packed`), which it may choose instead. The rows are batches of like length
+out of a pool of 400, so that `grouped` pads as little as it does on a whole data set.
 Tokens per second are of non-padding tokens, from the end of the first step to the end of the last: building,
 loading and the first step's warming up are counted on neither side. Peak memory is the whole process's.
 Held-out loss is computed by one code for both sides. Parts:
@@ -291,7 +291,8 @@ def one(work: Work, method: str, side: str, repeat: int) -> dict[str, Any]:
     if side in OURS:
         chosen: Any = {"lora": {"rank": RANK, "alpha": ALPHA}} if method == "lora" else method
         budget = {"memory": "6GiB"} if method == "full" else None
-        row = work.train(name, budget, method=chosen, lr=RATES[method], epochs=1, precision=OURS[side])
+        more = {"method": chosen, "lr": RATES[method], "decay": 0, "epochs": 1, "precision": OURS[side]}
+        row = work.train(name, budget, **more)
         place = Path(row.pop("path"))
     else:
         place = work.folder / name

@@ -41,7 +41,7 @@ options = {
     "per_device_train_batch_size": batch_rows,
     "num_train_epochs": epochs,
     "learning_rate": lr,
-    "lr_scheduler_type": "linear",
+    "lr_scheduler_type": "constant",
     "weight_decay": 0.0,
     "max_grad_norm": 1.0,
     "logging_steps": 1,

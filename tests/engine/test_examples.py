@@ -54,6 +54,8 @@ def test_examples_come_back_as_they_were_written(tmp_path: Path) -> None:
         "characters": 7,
         "answer_bytes": 6,
         "longest_bytes": 11,
+        "wide_letters": 2,
+        "pieces": 2,
     }
     assert "labels" not in facts, "only the labels that are trained on are known"
 

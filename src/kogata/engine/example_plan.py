@@ -20,7 +20,7 @@ WHOLE_BYTES = 8 * 2**20
 SAMPLE_BYTES = 2**20
 """Text looked at of larger ones, shared among the files looked into."""
 SAMPLED_FILES = 12
-COUNTS = ("examples", "bytes", "characters", "answer_bytes")
+COUNTS = ("examples", "bytes", "characters", "answer_bytes", "pieces", "wide_letters")
 
 
 @dataclass(frozen=True, kw_only=True)

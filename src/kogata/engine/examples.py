@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kogata.core.stage import Facts
+from kogata.engine.pieces import count_pieces
 from kogata.engine.shards import SHARD_BYTES, ShardWriter, damaged, read_shards
 from kogata.engine.text import Tally, utf8_length
 
@@ -117,10 +118,14 @@ class Example:
 
 
 class ExampleTally:
-    """Counts what goes into the splits of examples: rows, bytes, those of the answers, the longest row."""
+    """Counts what goes into the splits of examples: rows, bytes, those of the answers, the longest row.
+
+    `pieces` are the tokens that words, digits and signs will make, `wide_letters` letters of other scripts.
+    """
 
     def __init__(self) -> None:
         self._tally = Tally("examples")
+        self._pieces: dict[str, float] = {}
         self._forms: Counter[str] = Counter()
         self._labels: set[str] = set()
         self._more: dict[str, dict[str, int]] = {}
@@ -129,7 +134,10 @@ class ExampleTally:
         """Counts one example of a split."""
         text = "\n".join(example.texts())
         self._tally.add(split, text)
-        more = self._more.setdefault(split, {"answer_bytes": 0, "longest_bytes": 0})
+        more = self._more.setdefault(split, {"answer_bytes": 0, "longest_bytes": 0, "wide_letters": 0})
+        pieces, wide = count_pieces(text)
+        self._pieces[split] = self._pieces.get(split, 0.0) + pieces
+        more["wide_letters"] += wide
         more["answer_bytes"] += utf8_length(example.answer())
         more["longest_bytes"] = max(more["longest_bytes"], utf8_length(text))
         self._forms[example.form] += 1
@@ -139,7 +147,10 @@ class ExampleTally:
     def facts(self) -> Facts:
         """Gives `splits`, `language_hint`, `form` (or `mixed`) and, where there are some, `labels`."""
         facts = self._tally.facts()
-        facts["splits"] = {split: counts | self._more[split] for split, counts in facts["splits"].items()}
+        facts["splits"] = {
+            split: counts | self._more[split] | {"pieces": round(self._pieces[split])}
+            for split, counts in facts["splits"].items()
+        }
         facts["form"] = next(iter(self._forms)) if len(self._forms) == 1 else "mixed"
         if self._labels:
             facts["labels"] = sorted(self._labels)

@@ -10,6 +10,8 @@ from kogata.core.receipt import Machine
 from kogata.core.stage import Facts
 from kogata.engine.costs import TORCH_BYTES, gemm_rate
 from kogata.engine.finetune._common import Work
+from kogata.engine.pieces import guess_tokens
+from kogata.nn.mixers import attention_slowness
 from kogata.nn.spec import ModelSpec
 
 Hold = Literal["fp32", "bf16", "int8", "disk"]
@@ -61,6 +63,10 @@ TURN_TOKENS = 14
 """Tokens that a chat template adds to an example."""
 STAGE_SECONDS = 3.5
 """Importing torch and transformers' tokenizers, rendering, reading and writing."""
+ENDS = 2
+"""Tokens that end an answer and are trained."""
+USUAL_VOCABULARY = 16_000
+"""From which on words are mostly one token."""
 LOGIT_ROWS = 192
 """Held at once by the loss, at least."""
 EXTRA_BYTES = 160 * 2**20
@@ -96,16 +102,30 @@ class Rowful:
 
 
 def guess_rows(examples: Facts, split: str, vocab_size: int | None, context: int) -> Rowful:
-    """Guesses the tokens of a split of examples from its bytes."""
+    """Guesses the tokens of a split of examples from what was counted of its text."""
     from kogata.engine.inference_costs import bytes_per_token
 
     facts = (examples.get("splits") or {}).get(split) or {}
-    rows = int(facts.get("examples") or 0)
-    language = examples.get("language_hint")
-    each = bytes_per_token(vocab_size, language) * (0.7 if language == "ja" else 1.0)
+    rows, size = int(facts.get("examples") or 0), float(facts.get("bytes") or 0)
+    if facts.get("pieces") is not None and (vocab_size is None or vocab_size >= USUAL_VOCABULARY):
+        whole = guess_tokens(facts["pieces"], facts.get("wide_letters") or 0, vocab_size)
+    else:
+        language = examples.get("language_hint")
+        whole = size / bytes_per_token(vocab_size, language) / (0.7 if language == "ja" else 1.0)
     turns = 0 if examples.get("form") == "text" else TURN_TOKENS
-    tokens = min(float(context), float(facts.get("bytes") or 0) / max(1, rows) / each + turns)
-    return Rowful(rows=rows, tokens=tokens, trained=0.5 * tokens, longest=min(context, round(3 * tokens)))
+    tokens = min(float(context), whole / max(1, rows) + turns)
+    answers = (facts.get("answer_bytes") or 0.5 * size) / max(1.0, size)
+    longest = round((facts.get("longest_bytes") or 0) * whole / max(1.0, size)) + turns
+    if longest <= turns:
+        longest = round(3 * tokens)
+    return Rowful(
+        rows=rows,
+        tokens=tokens,
+        trained=min(1.0, answers) * (tokens - turns) + (ENDS if turns else 0),
+        longest=min(context, max(longest, round(tokens)))
+        if longest > turns
+        else min(context, round(3 * tokens)),
+    )
 
 
 def token_flops(
@@ -115,12 +135,18 @@ def token_flops(
     above = _above(spec, work)
     forward = (above if again else 1.0) + (above if form.recompute else 0.0)
     blocks = 2.0 * spec.matrix_parameters() * (forward + above)
-    attention = 2.0 * spec.layers * spec.q_width * rows.tokens * (forward + 2.5 * above)
+    attention = _attention_flops(spec, work, rows, again=again, form=form)
     share = rows.trained / max(1.0, rows.tokens)
     head = 2.0 * spec.vocab_size * spec.width * share
     dense = 2.0 * min(work.dense, spec.matrix_parameters())
     dense += head if work.dense > spec.matrix_parameters() else 0.0
     return blocks + attention + 2 * head + dense + 6.0 * work.added
+
+
+def _attention_flops(spec: ModelSpec, work: Work, rows: Rowful, *, again: bool, form: Form) -> float:
+    above = _above(spec, work)
+    forward = (above if again else 1.0) + (above if form.recompute else 0.0)
+    return 2.0 * spec.layers * spec.q_width * rows.tokens * (forward + 2.5 * above)
 
 
 def _above(spec: ModelSpec, work: Work) -> float:
@@ -148,6 +174,10 @@ def step_seconds(
     flops = token_flops(spec, work, rows, again=again, form=form)
     half = machine.bf16_flops if precision == "bf16" else None
     products = PRODUCTS * tokens * flops / (half or gemm_rate(machine))
+    # Attention by row stays in float32, and is slower than large products.
+    attention = tokens * _attention_flops(spec, work, rows, again=again, form=form)
+    products += attention * ((attention_slowness(round(rows.tokens) or 1)) / gemm_rate(machine))
+    products -= PRODUCTS * attention / (half or gemm_rate(machine))
     once = (0 if again else 1 - above) + (above if form.recompute else 0)
     floats = tokens * spec.layers * (above + once / 3)
     floats *= 14 * spec.width + 10 * spec.q_width + 10 * spec.ffn_width

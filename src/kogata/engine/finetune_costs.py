@@ -69,8 +69,11 @@ USUAL_VOCABULARY = 16_000
 """From which on words are mostly one token."""
 LOGIT_ROWS = 192
 """Held at once by the loss, at least."""
-EXTRA_BYTES = 160 * 2**20
-"""Of transformers' tokenizer, the rows, and what the allocator keeps."""
+EXTRA_BYTES = 60 * 2**20
+"""Of transformers' tokenizer, the rows, and what the allocator keeps, beyond what `TORCH_BYTES` has."""
+MOMENT = 3.3
+"""What a token needs while one layer is computed, over the largest tensors of it: peaks of SmolLM2-135M with
+LoRA at 252, 508 and 996 tokens a pass, with and without activations computed again."""
 LOOKS = 10
 """Looks at held-out rows over a run, the first and the last included."""
 LEAST_LOOK, MOST_LOOK = 1024, 8192
@@ -209,7 +212,7 @@ def token_bytes(spec: ModelSpec, work: Work, form: Form = PLAIN) -> int:
     kept += spec.q_width + gates * spec.ffn_width
     if work.dense or work.added:
         kept += 2 * spec.width + spec.ffn_width + work.rank_floats
-    moment = 6 * spec.width + 3 * gates * spec.ffn_width + 4 * spec.q_width
+    moment = round(MOMENT * (6 * spec.width + 3 * gates * spec.ffn_width + 4 * spec.q_width))
     if form.recompute:
         return 4 * (layers * spec.width + kept + moment)
     return 4 * (layers * kept + moment)
@@ -227,8 +230,9 @@ def peak_bytes(spec: ModelSpec, work: Work, *, tokens: float, form: Form = PLAIN
 
 
 def pass_tokens(rows: Rowful, batch: int, micro: int) -> int:
-    """Gives the tokens of the largest pass: rows vary, but a pass holds no more than a step."""
-    return max(rows.longest, min(micro, round(1.2 * batch * rows.tokens)))
+    """Gives the tokens of the largest pass: a step is cut into even passes, by whole rows."""
+    step = batch * rows.tokens
+    return max(rows.longest, min(micro, round((1.2 if step <= micro else 1.1) * step / -(-step // micro))))
 
 
 def fitting_tokens(spec: ModelSpec, work: Work, room: int, form: Form = PLAIN) -> int:

@@ -286,16 +286,16 @@ def test_memory_decides_how_weights_are_held(examples: Artifact) -> None:
         assert {"hold", "recompute"} <= set(made.reasons) | set(settings)
         return made.stage, made.stage.forecast(facts, MACHINE, share).cost.peak_bytes or 0
 
-    (wide, most), (narrow, least) = planned(4), planned(1.2)
+    (wide, most), (narrow, least) = planned(4), planned(1.1)
     assert wide.hold == "fp32" and not wide.recompute
     assert narrow.hold == "bf16" and narrow.context >= 64
-    assert least <= 1.2 * 2**30 < most
+    assert least <= 1.1 * 2**30 < most
     held = [planned(gib / 100)[0].hold for gib in range(140, 80, -2)]
     assert list(dict.fromkeys(held)) == ["fp32", "bf16", "int8", "disk"], (
         "from disk where 8 bits do not fit either"
     )
     made = planned(0.9)[0]
-    assert made.recompute and planned(0.9, hold="disk", recompute=True)[1] < planned(1.2, hold="int8")[1]
+    assert made.recompute and planned(0.9, hold="disk", recompute=True)[1] < planned(1.1, hold="int8")[1]
     full, needed = planned(1.2, method="full")
     assert full.hold == "fp32" and full.recompute and needed > 2 * 2**30, "the plan then refuses"
     asked, _ = planned(1.2, hold="int8", recompute=False)

@@ -18,6 +18,7 @@ from kogata.engine.objectives import LanguageModelling
 from kogata.engine.optimisers import build_optimiser
 from kogata.engine.sampler import Batch, StepBatch, WindowSampler
 from kogata.engine.schedule import StepSchedule, TimeSchedule
+from kogata.engine.supply import Supply
 from kogata.engine.technique import Moment, Technique
 from kogata.engine.tokens import TokenStore
 from kogata.nn.decoder import Decoder
@@ -57,6 +58,13 @@ def training(
         "checkpoint_steps": 5,
     }
     return Training(**{**parts, **more})
+
+
+def supply_of(tokens: Artifact) -> Supply:
+    store = TokenStore.open(tokens.path)
+    return Supply(
+        store=store, folder=tokens.path, facts=tokens.facts, context=16, batch=128, micro=128, seed=0
+    )
 
 
 def weights(run: Training) -> list[Tensor]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,20 +20,28 @@ from kogata.engine.parallel import Group
 from kogata.engine.pretraining import prepare_torch
 
 SCRIPT = """
+import json
 import sys
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
 torch.set_num_threads(1)
 from kogata.core.artifact import Artifact, Kind
+from kogata.engine import techniques
 from kogata.engine.loop import train
 from kogata.engine.parallel import Group
-from test_loop import training
+from kogata.stages.train.pretrain import Techniques
+from test_loop import supply_of, training
 from training_bench import TrainingBench, make_tokens
 folder, rank, world = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 tokens = make_tokens(folder / f"tokens-{rank}-{world}")
 group = Group.join(rank, world)
 run = training(tokens, steps=6, micro=3, group=group, optimizer=sys.argv[4], tables_every=3)
+chosen = Techniques.model_validate(json.loads(sys.argv[5])).chosen
+run.techniques = techniques.make(chosen, run.model)
+supply = supply_of(tokens)
+for technique in run.techniques:
+    run.sampler = technique.draw_from(run.sampler, supply)
 bench = TrainingBench(folder / f"bench-{world}", rank=rank, world=world)
 train(run, bench)
 losses = torch.tensor([row["loss"] for row in bench.rows] or [0.0])
@@ -40,7 +51,9 @@ group.leave()
 """
 
 
-def run(folder: Path, world: int, optimizer: str) -> list[dict[str, torch.Tensor]]:
+def run(
+    folder: Path, world: int, optimizer: str, techniques: Mapping[str, Any] | None = None
+) -> list[dict[str, torch.Tensor]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -58,6 +71,7 @@ def run(folder: Path, world: int, optimizer: str) -> list[dict[str, torch.Tensor
             "OMP_NUM_THREADS": "1",
         }
         command = [sys.executable, "-c", SCRIPT, str(folder), str(rank), str(world), optimizer]
+        command.append(json.dumps(techniques or {}))
         workers.append(
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         )

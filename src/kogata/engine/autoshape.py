@@ -6,6 +6,7 @@ Imports no torch: plans use it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from kogata.core.amounts import format_count, format_seconds
 from kogata.core.errors import RecipeError
@@ -158,6 +159,19 @@ def choose(
         reason = f"sees {format_count(seen)} tokens"
     said = f"{shape.layers} layers of width {shape.width}, the largest that is well taught: it {reason}"
     return shape, said
+
+
+def model_facts(spec: ModelSpec, tokens: Facts) -> dict[str, Any]:
+    """Gives the facts of a model trained on tokens with these facts, but for its training."""
+    return {
+        "spec": spec.to_dict(),
+        "architecture": spec.family,
+        "parameters": spec.parameters(),
+        "vocab_size": spec.vocab_size,
+        "context": spec.context,
+        "tokenizer_digest": tokens.get("tokenizer_digest"),
+        "end_id": tokens.get("end_id"),
+    }
 
 
 def given_spec(facts: Mapping[str, Facts | None]) -> ModelSpec | None:

@@ -180,6 +180,8 @@ class _Loop:
             )
         if not going:
             return False
+        for technique in run.techniques:
+            factor *= technique.lr_times(progress)
         if due:
             self._save()
         moment = self._moment(factor, progress)
@@ -243,7 +245,13 @@ class _Loop:
     def _moment(self, factor: float, progress: float) -> Moment:
         run = self.run
         return Moment(
-            step=self.step, progress=progress, factor=factor, model=run.model, optimiser=run.optimiser
+            step=self.step,
+            progress=progress,
+            factor=factor,
+            model=run.model,
+            optimiser=run.optimiser,
+            sampler=run.sampler,
+            objective=run.objective,
         )
 
     def _seconds(self) -> float:

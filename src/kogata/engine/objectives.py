@@ -12,8 +12,9 @@ from kogata.engine.frozen import KeptOutputs
 from kogata.engine.rows import PackedBatch
 from kogata.engine.sampler import Batch
 from kogata.nn.decoder import Decoder
+from kogata.nn.fused import FusedHidden
 from kogata.nn.kernels import Kernels
-from kogata.nn.losses import linear_cross_entropy
+from kogata.nn.losses import SoftTargets, linear_cross_entropy
 from kogata.nn.packed import PackedHidden
 
 
@@ -41,12 +42,18 @@ class LanguageModelling:
         self.mixtures = mixtures(decoder)
         self.narrow = False
         """Whether the products of the blocks are computed in bfloat16."""
+        self.teacher: Callable[[Batch], SoftTargets] | None = None
+        """Moves targets, while a technique says so."""
 
     def __call__(self, batch: Batch, scale: float) -> Tensor:
         for mixture in self.mixtures:
             mixture.part_of_step = batch.targets.numel() * scale
         with torch.autocast(batch.inputs.device.type, dtype=torch.bfloat16, enabled=self.narrow):
-            if self.hidden is None or batch.documents is not None:
+            if batch.masked is not None:
+                # One that torch.compile made is for rows that are read forwards: another would be compiled.
+                both = self.hidden if isinstance(self.hidden, FusedHidden) else self.decoder.hidden
+                hidden = both(batch.inputs, masked=batch.masked)
+            elif self.hidden is None or batch.documents is not None:
                 hidden = self.decoder.hidden(batch.inputs, documents=batch.documents)
             else:
                 hidden = self.hidden(batch.inputs)
@@ -60,9 +67,9 @@ class LanguageModelling:
                     hidden.detach(), weight.detach(), batch.targets, kernels=kernels, losses=losses, cap=cap
                 )
             weights, losses = batch.weigh(losses.mean(1))[:, None].expand_as(losses), None
-        return linear_cross_entropy(
-            hidden, weight, batch.targets, weights, scale=scale, kernels=kernels, losses=losses, cap=cap
-        )
+        soft = None if self.teacher is None or batch.masked is not None else self.teacher(batch)
+        own: dict[str, Any] = {"kernels": kernels, "losses": losses, "cap": cap, "soft": soft}
+        return linear_cross_entropy(hidden, weight, batch.targets, weights, scale=scale, **own)
 
 
 class TrainedTokens:

@@ -94,6 +94,8 @@ def split_parameters(decoder: Decoder) -> tuple[list[Matrix], list[tuple[str, Te
             else:
                 vectors.append((full, weight))
     vectors += _alive([("norm.weight", decoder.norm.weight)])
+    if decoder.mask is not None:
+        vectors += _alive([("mask", decoder.mask)])
     if decoder.added is not None:
         vectors += _alive([(f"added.{name}", weight) for name, weight in decoder.added.named_parameters()])
     # What stands beside the blocks: the changes of loops, and what widens narrow embeddings.

@@ -18,6 +18,7 @@ from kogata.core.recipe import Clock
 from kogata.core.stage import Bench
 from kogata.core.variants import Choice
 from kogata.engine import techniques
+from kogata.engine.autoshape import model_facts
 from kogata.engine.convert import load_decoder, save_decoder
 from kogata.engine.costs import head_gradient_flops
 from kogata.engine.heap import give_back, kept
@@ -28,7 +29,7 @@ from kogata.engine.objectives import LanguageModelling
 from kogata.engine.optimisers import build_optimiser, hold_gains
 from kogata.engine.parallel import Group
 from kogata.engine.precision import products_in
-from kogata.engine.sampler import Learner, Sampler
+from kogata.engine.sampler import Learner
 from kogata.engine.sampling import make_sampler
 from kogata.engine.schedule import StepSchedule, TimeSchedule
 from kogata.engine.sharded import ShardedGroup, shard, whole
@@ -148,7 +149,8 @@ def prepare_torch(bench: Bench) -> None:
 def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
     began = bench.clock.now() if job.length.began is None else job.length.began
     store = TokenStore.open(job.tokens, "train")
-    sampler = _sampler(job, bench, store)
+    supply = _supply(job, bench, store)
+    sampler = make_sampler(supply, job.curriculum, job.sampling)
     if job.shard:
         group = ShardedGroup(group.rank, group.world)
     fresh = group.newest(bench.checkpoints) is None
@@ -158,6 +160,9 @@ def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
     decoder.recompute = job.recompute
     objective, kernels = _objective(job, bench, decoder)
     objective.narrow = job.precision == "bf16" and bench.device != "cpu"
+    acting = techniques.make(job.techniques, decoder)
+    for technique in acting:
+        sampler = technique.draw_from(sampler, supply)
     optimiser = build_optimiser(
         decoder,
         job.optimizer,
@@ -174,7 +179,7 @@ def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
         sampler=sampler,
         optimiser=optimiser,
         schedule=schedule,
-        techniques=techniques.make(job.techniques, decoder),
+        techniques=acting,
         group=group,
         heldout=_heldout(job, decoder),
         precision=job.precision,
@@ -206,27 +211,17 @@ def _pretrain(job: Pretraining, bench: Bench, group: Group) -> dict[str, Any]:
         "techniques": {name: settings.model_dump() for name, settings in job.techniques.items()},
         "processes": bench.world,
     }
-    if isinstance(sampler, Learner):
-        training |= sampler.record()
+    for told in (*acting, *([sampler] if isinstance(sampler, Learner) else [])):
+        training |= told.record()
     if job.shard:
         decoder = whole(decoder)
     if group.rank == 0:
         _write(job, bench, decoder, outcome, training, clocked)
     group.wait()
-    spec = decoder.spec
-    return {
-        "spec": spec.to_dict(),
-        "architecture": spec.family,
-        "parameters": spec.parameters(),
-        "vocab_size": spec.vocab_size,
-        "context": spec.context,
-        "tokenizer_digest": job.facts.get("tokenizer_digest"),
-        "end_id": job.facts["end_id"],
-        "training": training,
-    }
+    return {**model_facts(decoder.spec, job.facts), "training": training}
 
 
-def _sampler(job: Pretraining, bench: Bench, store: TokenStore) -> Sampler:
+def _supply(job: Pretraining, bench: Bench, store: TokenStore) -> Supply:
     if store.tokens <= job.context:
         raise DataError(
             "the training tokens fill no window",
@@ -235,7 +230,7 @@ def _sampler(job: Pretraining, bench: Bench, store: TokenStore) -> Sampler:
             expected=f"more than the context of {job.context}",
             remedy="give more text, or a smaller `context`",
         )
-    supply = Supply(
+    return Supply(
         store=store,
         folder=job.tokens,
         facts=job.facts,
@@ -248,7 +243,6 @@ def _sampler(job: Pretraining, bench: Bench, store: TokenStore) -> Sampler:
         apart=job.apart,
         say=bench.log,
     )
-    return make_sampler(supply, job.curriculum, job.sampling)
 
 
 def _decoder(

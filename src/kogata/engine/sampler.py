@@ -29,6 +29,8 @@ class Batch:
     """Per row, where each document ends; None: a row is one document."""
     losses: Tensor | None = None
     """Filled by the objective with each target's loss in nats [B, T], where the sampler learns from them."""
+    masked: Tensor | None = None
+    """Inputs that are hidden [B, T]; such rows are read both ways. None: what follows is not seen."""
     weigh: Callable[[Tensor], Tensor] | None = None
     """Mean loss of each row [B] → how much each counts [B]; needs `losses`."""
 
@@ -84,6 +86,15 @@ class Learner(Protocol):
 
     def record(self) -> dict[str, Any]:
         """Gives what the facts of the finished training say of it."""
+        ...
+
+
+@runtime_checkable
+class Resizable(Protocol):
+    """A sampler whose steps may change their size, what is drawn and its order staying the same."""
+
+    def resize(self, times: float) -> None:
+        """Makes the steps from now on this many times as large as they were made."""
         ...
 
 
@@ -156,6 +167,7 @@ class WindowSampler:
         self.tokens = int(self.lengths.sum())
         assert self.tokens > context, f"{self.tokens} tokens hold no window of {context}"
         self.context, self.batch, self.micro = context, batch, micro or batch
+        self.usual = batch
         self.seed, self.device, self.apart = seed, device, apart
         self.windows = self.tokens // context
         """Windows of an epoch."""
@@ -183,6 +195,10 @@ class WindowSampler:
         count = self.batch * self.context
         parts, mine = self._parts(first, last), self.batch * rank // world
         return StepBatch(parts=parts, count=float(count), tokens=count, first=mine)
+
+    def resize(self, times: float) -> None:
+        """Makes the steps from now on this many times as large as they were made."""
+        self.batch = resized(self.usual, times)
 
     def _parts(self, first: int, last: int) -> Iterator[Batch]:
         borders = self.borders if self.apart else None
@@ -296,6 +312,11 @@ class RampSampler:
         self.turn = turn_at(self.ends, progress)
         return self.samplers[self.turn].take(rank, world)
 
+    def resize(self, times: float) -> None:
+        """Makes the steps from now on this many times as large as they were made."""
+        for sampler in self.samplers:
+            sampler.resize(times)
+
     def state(self) -> dict[str, Any]:
         """Gives the positions as JSON values."""
         return {str(i): sampler.state() for i, sampler in enumerate(self.samplers)}
@@ -315,6 +336,11 @@ class RampSampler:
     def record(self) -> dict[str, Any]:
         """Has nothing to say of the whole."""
         return {}
+
+
+def resized(rows: int, times: float) -> int:
+    """Gives the whole rows of a step that is so many times as large, at least one."""
+    return max(1, int(rows * times + 1e-9))
 
 
 def turn_at(ends: Sequence[float], progress: float) -> int:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from kogata.engine.sampler import Sampler
+    from kogata.engine.supply import Supply
     from kogata.nn.optim import Optimiser
 
 
@@ -25,12 +27,24 @@ class Moment:
     """The schedule's."""
     model: nn.Module
     optimiser: Optimiser
+    sampler: Any = None
+    """What the run draws from."""
+    objective: Any = None
+    """What computes a batch's loss."""
 
 
 class Technique:
     """Something that acts during training; overrides the points it needs."""
 
     name = "technique"
+
+    def draw_from(self, sampler: Sampler, supply: Supply) -> Sampler:
+        """Called once, before all else, with the run's sampler and text; gives what the run draws from."""
+        return sampler
+
+    def lr_times(self, progress: float) -> float:
+        """Gives what the learning rate is multiplied by, beside the schedule's factor."""
+        return 1.0
 
     def begin(self, moment: Moment) -> None:
         """Called once, before the first step (after a resume: with the model as it was saved)."""
@@ -50,6 +64,10 @@ class Technique:
 
     def row(self) -> dict[str, Any]:
         """Gives columns for the metrics row of the step just taken."""
+        return {}
+
+    def record(self) -> dict[str, Any]:
+        """Gives what the facts of the finished training say of it."""
         return {}
 
     def end(self, moment: Moment) -> None:

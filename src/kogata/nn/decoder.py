@@ -86,6 +86,8 @@ class Decoder(nn.Module):
         """Whether the backward pass computes each block again, instead of keeping what is in it."""
         self.depth: int | None = None
         """Blocks in use while a model grows, counted from the first; None: all of them."""
+        self.mask: nn.Parameter | None = None
+        """Stands for hidden inputs, while a technique hides some: no part of the model that is kept."""
         self.front: Any = None
         """What stands before every text (`nn/adapters/front.py`)."""
         if seed is not None:
@@ -115,6 +117,7 @@ class Decoder(nn.Module):
         positions: Tensor | None = None,
         cache: Cache | None = None,
         documents: Sequence[Sequence[int]] | None = None,
+        masked: Tensor | None = None,
     ) -> Tensor:
         """Computes the last hidden vectors [B, T, D], normalised: `logits` is one product away.
 
@@ -124,7 +127,10 @@ class Decoder(nn.Module):
             cache: from `new_cache`; is extended by these tokens.
             documents: per row, where each document ends (the last entry is T): no token then sees another
                 document. Not together with a cache.
+            masked: inputs that are hidden [B, T]; rows are then read both ways. Their ids still choose what
+                stands beside the layers (`nn/additions.py`): give others in their place.
         """
+        assert masked is None or (documents is None and cache is None and self.front is None)
         assert cache is None or documents is None, "packed documents are for training, a cache for generating"
         if self.front is not None and cache is None:
             assert documents is None, "what stands before a text is packed by nn/packed.py alone"
@@ -134,8 +140,8 @@ class Decoder(nn.Module):
             assert len(borders) == ids.shape[0] and all(row[-1] == ids.shape[1] for row in borders)
         start = 0 if cache is None else cache.before + cache.length
         cos, sin = self.rope(start, ids.shape[1], positions)
-        place = Place(cos, sin, borders)
-        x = self.embed(ids)
+        place = Place(cos, sin, borders, causal=masked is None)
+        x = self.embedded(ids, masked)
         added = self.added
         if added is not None:
             x = added.start(x, ids, cache, borders)
@@ -152,6 +158,14 @@ class Decoder(nn.Module):
         if cache is not None:
             cache.length += ids.shape[1]
         return self.norm(x)
+
+    def embedded(self, ids: Tensor, masked: Tensor | None = None) -> Tensor:
+        """Gives the embeddings [B, T, D] of ids [B, T], the mask where `masked` says so."""
+        x = self.embed(ids)
+        if masked is None:
+            return x
+        assert self.mask is not None, "hidden inputs need a mask"
+        return torch.where(masked[..., None], self.mask, x)
 
     def _through(self, block: nn.Module, x: Tensor, place: Place, state: Any) -> Tensor:
         if self.recompute and state is None and torch.is_grad_enabled():

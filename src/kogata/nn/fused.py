@@ -65,7 +65,7 @@ def _is_one(norm: nn.RMSNorm) -> bool:
 
 
 class FusedHidden:
-    """Computes a decoder's hidden vectors [B, T, D] of ids [B, T].
+    """Computes a decoder's hidden vectors [B, T, D] of ids [B, T]; of rows with hidden inputs both ways.
 
     Args:
         decoder: of which `fits` says yes.
@@ -78,7 +78,7 @@ class FusedHidden:
         order = range(len(blocks)) if decoder.loops is None else decoder.loops.order
         self.passes = [(blocks[number], _block_fits(blocks[number])) for number in order]
 
-    def __call__(self, ids: Tensor) -> Tensor:
+    def __call__(self, ids: Tensor, masked: Tensor | None = None) -> Tensor:
         decoder = self.decoder
         spec = decoder.spec
         batch, tokens = ids.shape
@@ -86,7 +86,7 @@ class FusedHidden:
         half = spec.head_dim // 2
         # The decoder's tables repeat the cosine and carry the half-turn's sign in the sine.
         turn = cosine[:, 0, :half].contiguous(), sine[:, 0, half:].contiguous()
-        x = decoder.embed(ids)
+        x = decoder.embedded(ids, masked)
         added = decoder.added
         if added is not None:
             x = added.start(x, ids)
@@ -94,14 +94,14 @@ class FusedHidden:
         kept: dict[str, tuple[Tensor, Tensor]] = {}
         for layer, (block, whole) in enumerate(self.passes[: decoder.depth]):
             facts = _Facts(self.kernels, tokens, spec, turn if spec.has_rope(layer) else None)
-            facts.dropout = block.dropout
+            facts.dropout, facts.causal = block.dropout, masked is None
             values = None
             if added is not None:
                 x, values = added.scale(layer, x, first), added.values_of(layer, ids)
             mixer, ffn = block.mixer, block.ffn
             inner = ffn.gate_up if spec.ffn == "swiglu" else ffn.up
             if not whole:
-                place = Place(cosine, sine, values=values, kept=kept)
+                place = Place(cosine, sine, values=values, kept=kept, causal=facts.causal)
                 mixed = dropped(mixer(block.mixer_norm(x.view(batch, tokens, -1)), place), block.dropout)
                 x = _FeedForward.apply(x + mixed.view(x.shape), inner.weight, ffn.down.weight, facts)
                 continue
@@ -127,6 +127,7 @@ class _Facts:
         self.window: int | None = None
         """Tokens of a window shorter than the sequence."""
         self.dropout = 0.0
+        self.causal = True
 
 
 def _added(x: Tensor, a: Tensor, weight: Tensor, mask: Tensor | None) -> Tensor:
@@ -193,7 +194,7 @@ class _Block(torch.autograd.Function):
             z[:, -values.shape[1] :] += values
         turned, inverse_heads = k.heads_forward(z, gains, facts.turn, facts.tokens, facts.heads, facts.eps)
         if facts.window is None:
-            attended, *sums = _forward(*_views(turned, z, facts), 0.0, True)
+            attended, *sums = _forward(*_views(turned, z, facts), 0.0, facts.causal)
             y = attended.transpose(1, 2).reshape(x.shape[0], -1)
         else:
             attended, sums = windowed_forward(*_views(turned, z, facts), facts.window)
@@ -244,7 +245,8 @@ class _Block(torch.autograd.Function):
         rows = g.shape[0]
         gy = (kept @ out).view(rows // facts.tokens, facts.tokens, queries, dim)
         if facts.window is None:
-            dq, dk, dv = _backward(gy.transpose(1, 2), *_views(turned, z, facts), attended, *sums, 0.0, True)
+            seen = *_views(turned, z, facts), attended, *sums
+            dq, dk, dv = _backward(gy.transpose(1, 2), *seen, 0.0, facts.causal)
         else:
             grads = windowed_backward(gy, *_views(turned, z, facts), attended, sums, facts.window)
             dq, dk, dv = (grad.transpose(1, 2) for grad in grads)

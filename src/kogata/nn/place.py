@@ -23,6 +23,8 @@ class Place:
     """What the layer at hand adds to its values, [B, T, kv_width]."""
     kept: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Keys and values that a later layer uses again (`nn/attention/reuse.py`)."""
+    causal: bool = True
+    """Whether a token sees those before it alone; full attention can do without."""
 
     def table(self, size: int, second: bool = False) -> tuple[Tensor, Tensor]:
         """Gives cosines and sines of the first or second base, `size` of them for each token."""

@@ -66,12 +66,18 @@ class Mixture:
         self.ran_out: list[str] = []
         self._weights = [0.0] * len(self.names)
         self._counts = [0] * len(self.names)
+        self._context = self.grid[0][0].context
 
     @property
     def epochs(self) -> float:
         """How often the data was seen so far, sources weighed by their size."""
         sizes = [sampler.tokens for sampler in self.grid[0]]
         return sum(e * size for e, size in zip(self.source_epochs(), sizes, strict=True)) / sum(sizes)
+
+    @property
+    def context(self) -> int:
+        """Targets of a row of the batch taken last."""
+        return self._context
 
     def source_epochs(self) -> list[float]:
         """Gives how often each source was seen so far."""
@@ -81,6 +87,7 @@ class Mixture:
         """Gives the next step's batch, this process's part of it."""
         samplers = self.grid[turn_at(self.ends, progress)]
         rows, context = samplers[0].batch, samplers[0].context
+        self._context = context
         self._weights = self._open(self.policy.weights(progress))
         self._counts = self._allot(rows)
         begins = [sampler.taken for sampler in samplers]
@@ -106,6 +113,12 @@ class Mixture:
         return StepBatch(
             parts=parts, count=float(count), tokens=count, rows=rows if learns else 0, first=first
         )
+
+    def resize(self, times: float) -> None:
+        """Makes the steps from now on this many times as large as they were made."""
+        for row in self.grid:
+            for sampler in row:
+                sampler.resize(times)
 
     def _open(self, weights: Sequence[float]) -> list[float]:
         """Leaves out the sources that have run out, unless all have."""

@@ -65,6 +65,7 @@ class InfoBatch:
         import numpy as np
 
         self.windows, self.rows, self.seed, self.settings = windows, rows, seed, settings
+        self.usual = rows
         self.context = windows.context
         self.losses = np.full(len(windows), np.nan, dtype=np.float32)
         self.taken, self.epoch, self.at = 0, -1, 0
@@ -109,6 +110,12 @@ class InfoBatch:
             rows=self.rows,
             first=self.rows * rank // world,
         )
+
+    def resize(self, times: float) -> None:
+        """Makes the steps from now on this many times as large as they were made."""
+        from kogata.engine.sampler import resized
+
+        self.rows = resized(self.usual, times)
 
     def _begin(self, epoch: int, ending: bool) -> None:
         """Chooses what the epoch leaves out, and its order."""

@@ -69,6 +69,13 @@ class Weighted:
         rows = batch.tokens // self.inner.context
         return replace(batch, parts=self._weighed(batch.parts), rows=rows)
 
+    def resize(self, times: float) -> None:
+        """Makes the steps from now on this many times as large as they were made."""
+        from kogata.engine.sampler import Resizable
+
+        assert isinstance(self.inner, Resizable), "plans refuse it where a curriculum chooses the windows"
+        self.inner.resize(times)
+
     def _weighed(self, parts: Iterable[Batch]) -> Iterator[Batch]:
         from kogata.engine.sampler import with_losses
 

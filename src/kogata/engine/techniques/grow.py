@@ -44,6 +44,11 @@ def cost(settings: Settings, spec: ModelSpec) -> float:
     return 1 - settings.share * (1 - _work(first_layers(settings, spec.layers), spec))
 
 
+def work(settings: Settings, spec: ModelSpec, context: int) -> float:
+    """Forecasts a token's products over those of the whole model's, the mean over training."""
+    return cost(settings, spec)
+
+
 def refuses(settings: Settings, spec: ModelSpec) -> tuple[str, str] | None:
     """Gives what was found and expected where a model cannot grow so."""
     if spec.sharing is not None:

@@ -78,7 +78,9 @@ class Mixer(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, place: Place) -> Tensor:
-    """Attends to all keys up to the query's own, which is the last one for the last query."""
+    """Attends to all keys up to the query's own, which is the last one for the last query; or to all."""
+    if not place.causal:
+        return sdpa(q, k, v, causal=False)
     if place.documents is not None:
         return _per_document(q, k, v, place.documents, place.memory)
     if q.shape[2] == k.shape[2]:

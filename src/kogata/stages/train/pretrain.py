@@ -154,8 +154,11 @@ class Pretrain(Stage):
     def _steps(self, batch: int, train_tokens: int) -> int | None:
         if self.steps is not None:
             return self.steps
+        from kogata.engine import techniques
+
         tokens = self.tokens if self.tokens is not None else self.epochs and self.epochs * train_tokens
-        return None if not tokens else max(1, round(tokens / batch))
+        mean = techniques.mean_batch(self._techniques(), batch)
+        return None if not tokens else max(1, round(tokens / mean))
 
     def resolve(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Resolved:
         """Chooses shape, context, batch, learning rate and length from time, data and machine."""
@@ -189,6 +192,7 @@ class Pretrain(Stage):
         if self.optimizer == "auto":
             changes["optimizer"], reasons["optimizer"] = autosize.optimizer_for()
         optimizer = changes.get("optimizer", self.optimizer)
+        typical = techniques.mean_batch(self._techniques(), batch)
         if self.lr == "auto":
             changes["lr"], reasons["lr"] = autosize.lr_for(
                 optimizer, batch, tokens["vocab_size"], given is not None
@@ -199,7 +203,7 @@ class Pretrain(Stage):
                 self.model,
                 tokens["vocab_size"],
                 context,
-                batch,
+                typical,
                 seconds=seconds,
                 steps=self._steps(batch, train["tokens"]),
                 machine=machine,
@@ -219,7 +223,7 @@ class Pretrain(Stage):
         if set(spec.mixers or ()) - {"full"}:
             reasons["model.pattern"] = autosize.pattern_reason(spec, context)
         if seconds is None and self._steps(batch, train["tokens"]) is None:
-            steps, reason = autosize.length_for(spec, batch, context, train["tokens"], machine, every, form)
+            steps, reason = autosize.length_for(spec, typical, context, train["tokens"], machine, every, form)
             changes["steps"], reasons["steps"] = steps, reason
         curriculum = self.curriculum
         if curriculum == "auto":
@@ -229,8 +233,13 @@ class Pretrain(Stage):
         if self.documents == "apart":
             check_apart(curriculum, self.sampling, "train.pretrain")
         check_measure(curriculum, tokens, "train.pretrain")
-        techniques.check(self._techniques(), spec, "train.pretrain")
-        sizes = spec, self.recompute, batch, context, share, _room(share), optimizer
+        apart = self.documents == "apart"
+        course = techniques.Course(
+            batch=batch, context=context, curriculum=curriculum, sampling=self.sampling, apart=apart
+        )
+        techniques.check(self._techniques(), spec, "train.pretrain", course)
+        most = techniques.largest_batch(self._techniques(), batch)
+        sizes = spec, self.recompute, most, context, share, _room(share), optimizer
         changes["recompute"], reason = autoshape.recompute_for(*sizes)
         reasons |= {"recompute": reason} if reason else {}
         if self.shard:
@@ -248,15 +257,16 @@ class Pretrain(Stage):
 
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
         """States the model's facts and what its training will take."""
-        from kogata.engine import autosize, compiling, costs, techniques
-        from kogata.engine.curriculum import measuring_bytes, measuring_seconds
+        from kogata.engine import autoshape, autosize, compiling, costs, phases, techniques
+        from kogata.engine.curriculum import measuring_bytes
 
         tokens = _tokens_facts(facts)
         train = tokens["splits"]["train"]
         spec = self._spec(facts)
         assert isinstance(self.batch, int) and isinstance(self.context, int)
         again = self.recompute is True
-        micro = costs.micro_tokens(spec, self.batch, self.context, _room(share), again)
+        most = techniques.largest_batch(self._techniques(), self.batch)
+        micro = costs.micro_tokens(spec, most, self.context, _room(share), again)
         muon = self.optimizer != "adamw"
         budget = self._seconds(share)
         steps = None if budget is not None else self._steps(self.batch, train["tokens"])
@@ -264,26 +274,19 @@ class Pretrain(Stage):
         parts: dict[str, Any] = {"batch": self.batch, "context": self.context, "micro": micro, "muon": muon}
         parts |= {"fused": fused, "processes": share.processes, "precision": self.precision}
         parts |= {"updates": costs.head_updates(self._tables_every(spec), steps), "recompute": again}
-        step = costs.step_cost(spec, machine, **parts)
         start = self.corpus_start and not spec.tied and not facts.get("model")
         ratio, price = compiling.forecast(spec, machine, self.compile, self.curriculum, self.context)
-        each = step.seconds * ratio * techniques.cost_of(self._techniques(), spec)
-        before = (
-            price + machine.paced(costs.STAGE_SECONDS) + measuring_seconds(self.curriculum, train["tokens"])
+        rounds = phases.rounds_for(spec, train, machine, budget) if start else None
+        begun = {"rounds": rounds, "look_back": self.look_back, "curriculum": self.curriculum}
+        before = price + phases.seconds_before(self._techniques(), spec, machine, train, **begun)
+        room = None if budget is None else budget - before
+        taken = phases.steps_cost(
+            self._techniques(), spec, machine, steps=steps, seconds=room, slower=ratio, **parts
         )
-        if start:
-            sizes = _start_sizes(spec, train, machine)
-            rounds = costs.rounds_for(*sizes, self._seconds(share))
-            before += costs.corpus_start_seconds(*sizes, rounds)
-            if self.look_back:
-                before += costs.look_back_seconds(spec, train["tokens"], machine, self.look_back)
-        if budget is not None:
-            steps = max(1, int((budget - before) / each))
-        assert steps is not None
-        seconds = budget if budget is not None else before + steps * each
+        seconds = before + taken.seconds if budget is None else budget
         sizes = {"micro": micro, "muon": muon, "processes": share.processes}
         peak = costs.peak_bytes(spec, **sizes, corpus_start=start, recompute=again, shard=self.shard)
-        peak += share.processes * techniques.held_by(self._techniques(), spec)
+        peak += share.processes * techniques.held_by(self._techniques(), spec, train["tokens"])
         measuring = measuring_bytes(self.curriculum, train["tokens"], self.context)
         if measuring:
             held = costs.TORCH_BYTES + costs.state_bytes(spec, muon) + measuring
@@ -295,25 +298,17 @@ class Pretrain(Stage):
                 spec, extras, self.context, share.memory_bytes, muon=muon, processes=share.processes
             )
         size = 4 * spec.parameters()
-        made = {
-            "spec": spec.to_dict(),
-            "architecture": spec.family,
-            "parameters": spec.parameters(),
-            "vocab_size": spec.vocab_size,
-            "context": spec.context,
-            "tokenizer_digest": tokens.get("tokenizer_digest"),
-            "end_id": tokens.get("end_id"),
-        }
         cost = Cost(
             seconds=seconds,
             cpu_seconds=seconds * machine.cores,
             joules=machine.joules(seconds),
-            tokens=steps * self.batch,
-            flops=steps * step.flops,
+            tokens=round(taken.tokens),
+            flops=taken.flops,
             peak_bytes=peak,
             size_bytes=size,
         )
         disk = size + 2 * costs.state_bytes(spec, muon)
+        made = autoshape.model_facts(spec, tokens)
         return Forecast(facts=made, cost=cost, disk_bytes=disk, advice=advice)
 
     def _techniques(self) -> dict[str, Any]:
@@ -339,7 +334,7 @@ class Pretrain(Stage):
     def run(self, given: Given, bench: Bench) -> Facts:
         """Trains and writes a Hugging Face folder with its metrics."""
         began = bench.clock.now()  # Importing torch is a part of the stage's time.
-        from kogata.engine import costs
+        from kogata.engine import costs, phases, techniques
         from kogata.engine.pretraining import Length, Pretraining, pretrain
 
         tokens, start = one(given, "tokens"), given.get("model")
@@ -349,6 +344,7 @@ class Pretrain(Stage):
         train = tokens.facts["splits"]["train"]
         steps = None if self.clocked(bench.share) else self._steps(self.batch, train["tokens"])
         again = self.recompute is True
+        most = techniques.largest_batch(self._techniques(), self.batch)
         job = Pretraining(
             tokens=tokens.path,
             facts=tokens.facts,
@@ -359,10 +355,10 @@ class Pretrain(Stage):
             lr=self.lr,
             weight_decay=self.weight_decay,
             batch=self.batch,
-            micro=costs.micro_tokens(spec, self.batch, self.context, _room(bench.share), again),
+            micro=costs.micro_tokens(spec, most, self.context, _room(bench.share), again),
             context=self.context,
             corpus_start=self.corpus_start,
-            rounds=costs.rounds_for(*_start_sizes(spec, train, bench.machine), self._seconds(bench.share)),
+            rounds=phases.rounds_for(spec, train, bench.machine, self._seconds(bench.share)),
             look_back=self.look_back,
             compile=self.compile,
             recompute=again,
@@ -381,17 +377,15 @@ class Pretrain(Stage):
         """Gives the settings that replay a result without a clock."""
         training = facts["training"]
         length = {"steps": training["steps"], "tokens": None, "epochs": None, "time": None}
-        return {**length, "warmup": training["warmup"], "decay": training["decay"]}
+        from kogata.engine import techniques
+
+        replay = techniques.replayed(self._techniques(), training)
+        return {**length, "warmup": training["warmup"], "decay": training["decay"], **replay}
 
 
 def _room(share: Share) -> int | None:
     """Gives the bytes for the activations of one process: a third of the budget."""
     return None if share.memory_bytes is None else share.memory_bytes // (3 * share.processes)
-
-
-def _start_sizes(spec: ModelSpec, train: Facts, machine: Machine) -> tuple[int, int, int, Machine]:
-    """Gives what the time of a start from the corpus depends on."""
-    return spec.vocab_size, spec.embed_width or spec.width, train["tokens"], machine
 
 
 def _tokens_facts(facts: Mapping[str, Facts | None]) -> Facts:

@@ -87,6 +87,10 @@ class Evaluate(Stage):
         assert model is not None
         changes: dict[str, Any] = {}
         reasons: dict[str, str] = {}
+        if model.get("role") in ("classifier", "tagger"):
+            why = f"has no meaning for a {model['role']}, which is scored on rows"
+            left = ("window", "limit", "minimal_pairs", "prompts", "answers")
+            return Resolved(stage=self, reasons=dict.fromkeys(left, why))
         if corpus is not None and "splits" in corpus and not _documents(corpus, self.split):
             raise RecipeError(
                 f"the corpus has no {self.split} text to score",

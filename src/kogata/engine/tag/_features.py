@@ -58,11 +58,13 @@ def hashed_units(row: Row) -> list[np.ndarray]:
     low = [word.lower() for word in padded]
     shapes = [_shape(word) for word in padded]
     return [
-        np.array(
-            sorted({xxhash.xxh64_intdigest(feature) for feature in _of(at, low, shapes)}), dtype=np.uint64
-        )
+        np.array(sorted({_hash(feature) for feature in _of(at, low, shapes)}), dtype=np.uint64)
         for at in range(3, 3 + len(words))
     ]
+
+
+def _hash(feature: str) -> int:
+    return xxhash.xxh64_intdigest(feature.encode("utf-8", "surrogatepass"))
 
 
 def _of(at: int, low: list[str], shapes: list[str]) -> Iterator[str]:

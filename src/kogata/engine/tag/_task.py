@@ -297,4 +297,3 @@ def unreachable(rows: Sequence[Row], places: Sequence[Sequence[Place]]) -> int:
     return count
 
 
-__all__: list[Any] = ["Marked", "Place", "Row", "Scheme", "Size", "Task", "Workshop"]

@@ -1,7 +1,8 @@
 """Makes examples/data/tables: messages to a restaurant in which people, date, time and name are marked.
 
-The English rows are those of examples/data/bookings (real messages), their spans put back to their places. The
-Japanese ones are made up here from templates: names, dates and wishes are drawn at random, no person is meant.
+The English rows are those of examples/data/bookings (real messages), their spans put back to their places.
+The Japanese ones are made up here from templates: names, dates and numbers are drawn at random, no person is
+meant.
 """
 
 from __future__ import annotations
@@ -17,13 +18,20 @@ OUT = DATA / "tables"
 JAPANESE_ROWS = 300
 
 FAMILY = (
-    "佐藤 鈴木 高橋 田中 伊藤 渡辺 山本 中村 小林 加藤 吉田 山田 佐々木 松本 井上 木村 林 清水 山崎 森 池田 橋本 阿部 石川 前田 藤田 "
-    "小川 岡田 後藤 長谷川 村上 近藤 石井 坂本 遠藤 青木 藤井 西村 福田 太田 三浦 藤原 岡本 松田 中川 中野 原田 小野 田村 竹内"
+    "佐藤 鈴木 高橋 田中 伊藤 渡辺 山本 中村 小林 加藤 吉田 山田 佐々木 松本 井上 木村 "
+    "林 清水 山崎 森 池田 橋本 阿部 石川 前田 藤田 小川 岡田 後藤 長谷川 村上 近藤 "
+    "石井 坂本 遠藤 青木 藤井 西村 福田 太田 三浦 藤原 岡本 松田 中川 中野 原田 小野 "
+    "田村 竹内"
 ).split()
 GIVEN = (
-    "翔太 美咲 健 さくら 大輔 陽子 拓海 葵 直樹 恵 蓮 結衣 誠 真由美 亮 ひなた 隆 由美子 悠斗 千尋 学 彩 浩二 明日香 剛 奈々 修 かおり 一郎 楓"
+    "翔太 美咲 健 さくら 大輔 陽子 拓海 葵 直樹 恵 蓮 結衣 誠 真由美 "
+    "亮 ひなた 隆 由美子 悠斗 千尋 学 彩 浩二 明日香 剛 奈々 修 かおり "
+    "一郎 楓"
 ).split()
-DAYS = "今日 明日 明後日 今晩 来週の月曜日 来週の火曜日 来週の水曜日 今週の木曜日 今週の金曜日 今週末 土曜日 日曜日 来月の三日 大晦日".split()
+DAYS = (
+    "今日 明日 明後日 今晩 来週の月曜日 来週の火曜日 来週の水曜日 "
+    "今週の木曜日 今週の金曜日 今週末 土曜日 日曜日 来月の三日 大晦日"
+).split()
 TEMPLATES = """
 {date}の{time}に{people}で予約をお願いします。{name}です。
 {name}と申します。{date}、{people}で伺いたいのですが、{time}は空いていますか。
@@ -49,7 +57,7 @@ TEMPLATES = """
 
 
 def english() -> list[dict]:
-    """Puts the spans of the English messages back; where one stands twice, or two overlap, there is no row."""
+    """Puts the spans of the English messages back; where one stands twice, or two overlap, no row is made."""
     rows = []
     with (DATA / "bookings" / "bookings.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
@@ -101,7 +109,12 @@ def _filled(kind: str, chance: random.Random) -> list[tuple[str | None, str]]:
         hour = chance.randint(11, 21)
         late = f"午後{hour - 12}時" if hour > 12 else f"{hour}時"
         return [
-            ("time", chance.choice([f"{hour}時", f"{hour}時半", f"{hour}:{chance.choice(['00', '15', '30'])}", late]))
+            (
+                "time",
+                chance.choice(
+                    [f"{hour}時", f"{hour}時半", f"{hour}:{chance.choice(['00', '15', '30'])}", late]
+                ),
+            )
         ]
     day = f"{chance.randint(1, 12)}月{chance.randint(1, 28)}日"
     return [("date", chance.choice([*DAYS, day, day, day, f"{chance.randint(1, 28)}日"]))]

@@ -10,7 +10,11 @@ from kogata.core.artifact import Artifact, Kind
 from kogata.engine.examples import Example, ExamplesWriter
 from kogata.engine.tag_rows import tagged_fields
 
-NAMES = {"THING": (["card"], ["new", "card"], ["atm"]), "ACT": (["money", "transfer"],), "動物": (["猫"], ["犬"])}
+NAMES = {
+    "THING": (["card"], ["new", "card"], ["atm"]),
+    "ACT": (["money", "transfer"],),
+    "動物": (["猫"], ["犬"]),
+}
 OTHERS = "the a my is lost when will how do i can help please を が".split()
 
 Tagged = tuple[list[str], list[str]]

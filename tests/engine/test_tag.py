@@ -92,7 +92,9 @@ def test_scores_are_those_counted_by_hand() -> None:
 
 def test_plain_tags_are_scored_a_token_each_without_o() -> None:
     scheme = Scheme(labels=("NOUN", "O", "VERB"), plain=True)
-    row = Row(text="a b c", spans=((0, 1, "NOUN"), (2, 3, "O"), (4, 5, "VERB")), tokens=((0, 1), (2, 3), (4, 5)))
+    row = Row(
+        text="a b c", spans=((0, 1, "NOUN"), (2, 3, "O"), (4, 5, "VERB")), tokens=((0, 1), (2, 3), (4, 5))
+    )
     found = scores([row], [[(0, 1, "NOUN"), (2, 3, "VERB"), (4, 5, "VERB")]], scheme)
     assert (found["precision"], found["recall"]) == (0.666667, 1.0) and found["token_accuracy"] == 0.666667
 
@@ -166,7 +168,10 @@ def test_windows_hold_every_piece_once_and_overlap(folder: Path) -> None:
         assert counted == list(range(words))
         assert all(len(w.ids) <= 18 and w.ids.ids[0] == 2 and w.ids.ids[-1] == 3 for w in windows)
         for w in windows:
-            assert w.ids.ids[w.skip : w.skip + w.count].tolist() == pieces.ids[w.first : w.first + w.count].tolist()
+            assert (
+                w.ids.ids[w.skip : w.skip + w.count].tolist()
+                == pieces.ids[w.first : w.first + w.count].tolist()
+            )
 
 
 def test_white_space_pieces_are_not_learned() -> None:
@@ -211,7 +216,9 @@ def test_a_label_that_training_never_saw_is_named(tmp_path: Path) -> None:
     scheme = Scheme(labels=("ACT", "THING"))
     with pytest.raises(DataError, match="no training row has") as error:
         read_task(made.path, scheme, Workshop(None, scheme), 0, "heldout")
-    assert "heldout.jsonl:1, span 1 ('card')" in str(error.value) and "did you mean 'THING'" in str(error.value)
+    assert "heldout.jsonl:1, span 1 ('card')" in str(error.value) and "did you mean 'THING'" in str(
+        error.value
+    )
 
 
 def test_the_rarest_label_of_a_row_spreads_it_over_folds(tmp_path: Path) -> None:

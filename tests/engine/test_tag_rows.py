@@ -42,7 +42,9 @@ def test_tags_become_spans() -> None:
     tags = ["B-PER", "I-PER", "O", "B-PER", "O", "B-LOC", "I-LOC"]
     assert spans(words, tags) == [("Anna Berg", "PER"), ("Bo", "PER"), ("New York", "LOC")]
     assert spans(["山田", "太郎", "は"], ["B-人名", "I-人名", "O"]) == [("山田太郎", "人名")]
-    assert spans(["猫", "犬"], ["B-動物", "B-動物"]) == [("猫", "動物"), ("犬", "動物")], "neighbours stay two"
+    assert spans(["猫", "犬"], ["B-動物", "B-動物"]) == [("猫", "動物"), ("犬", "動物")], (
+        "neighbours stay two"
+    )
 
 
 def test_other_schemes_are_read() -> None:

@@ -66,7 +66,9 @@ def test_rows_that_chose_nothing_come_first() -> None:
 def test_how_it_is_used() -> None:
     lines = sections.how_to_use("runs/a", highlights(receipts()))
     assert 'tag.load("runs/a")' in lines and 'aggregation_strategy="simple"' in lines
-    assert "transformers" not in sections.how_to_use("runs/a", highlights(receipts(loads_in_transformers=False)))
+    assert "transformers" not in sections.how_to_use(
+        "runs/a", highlights(receipts(loads_in_transformers=False))
+    )
     assert "aggregation" not in sections.how_to_use("runs/a", highlights(receipts(scheme="plain")))
     assert "export: {formats: [hf]}" in sections.how_to_use("runs/a", highlights(receipts(exported=False)))
     assert tagger.best_line(highlights([])) is None and tagger.rows(highlights([])) == []

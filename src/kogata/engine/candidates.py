@@ -1,4 +1,4 @@
-"""Which methods of a contest take part, and on how many folds each is judged: what suits the rows and the time."""
+"""Which methods of a contest take part, and on how many folds each is judged: what suits rows and time."""
 
 from __future__ import annotations
 

@@ -266,7 +266,10 @@ _EXPECTED = {
     "no JSON object": ("an object: {…}", "write each row as an object with named fields"),
     "bad CSV row": ("fields between commas", 'put fields with quotes or line breaks into "…"'),
     "wrong number of fields": ("as many fields as the header has", 'put fields with commas into "…"'),
-    "line without a tag": ("a token and its tag, a blank line between sentences", "add the tag, or a blank line"),
+    "line without a tag": (
+        "a token and its tag, a blank line between sentences",
+        "add the tag, or a blank line",
+    ),
     "endless line": ("a line of less than 8 million characters", "cut the row"),
 }
 

@@ -59,7 +59,7 @@ class Example:
         return found
 
     def messages(self) -> list[dict[str, Any]]:
-        """Gives the row as a conversation: of a prompt, a completion, a label or spans, one question and answer."""
+        """Gives the row as a conversation: of a completion, a label or spans, one question and answer."""
         if self.form == "messages":
             return self.fields["messages"]
         if self.form == "tags":
@@ -91,7 +91,7 @@ class Example:
         return {span[2] for span in self.fields["spans"]} if self.form == "tags" else set()
 
     def answer(self) -> str:
-        """Gives what is to be learned: completion, label, marked spans, the last assistant's words, the text."""
+        """Gives what is to be learned: completion, label, spans, the last assistant's words, the text."""
         if self.form == "text":
             return self.fields["text"]
         last = self.messages()[-1]

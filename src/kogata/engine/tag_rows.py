@@ -19,7 +19,9 @@ Span = tuple[int, int, str]
 
 OUTSIDE = "O"
 """The tag of a token that belongs to nothing."""
-_UNSPACED = re.compile("[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u2e80-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef]")
+_UNSPACED = re.compile(
+    "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u2e80-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef]"
+)
 """Characters of scripts that set no spaces between words (not Korean), their punctuation too."""
 _PREFIXED = re.compile(r"([BIESLU])[-_](.+)", re.S)
 """IOB2, and the schemes that tell an entity's end (E, L) and single tokens (S, U) besides."""
@@ -31,7 +33,7 @@ _SAID = ("text", "name", "word", "surface", "mention", "value")
 
 
 def listed(value: Any) -> list[Any] | None:
-    """Gives a field that holds a list: as it is, as JSON, or as words between spaces; None where it is none."""
+    """Gives a field that holds a list: as it is, as JSON, or as words between spaces; None of others."""
     if isinstance(value, list | tuple):
         return list(value)
     if not isinstance(value, str):

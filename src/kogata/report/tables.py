@@ -21,8 +21,8 @@ from kogata.core.amounts import (
 )
 from kogata.core.receipt import Receipt, total_cost
 from kogata.core.statistics import Difference
-from kogata.report.cards import SECTIONS, Card, as_recipe
 from kogata.report import classifier, tagger
+from kogata.report.cards import SECTIONS, Card, as_recipe
 from kogata.report.facts import highlights, joules_text, reason_text
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What page and screen say of a tagger: each method's F1, which was kept and why, each label, what goes wrong."""
+"""What page and screen say of a tagger: each method's F1, which was kept and why, each label's."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def best_line(found: Mapping[str, Any]) -> str | None:
 
 
 def rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Gives the quality table's rows: the test, every method that took part, and each label of the kept one."""
+    """Gives the quality table's rows: the test, every method that took part, the kept one's labels."""
     made: list[dict[str, Any]] = []
     scored, facts = found["tags"], found["tagger"]
     if scored:
@@ -64,8 +64,8 @@ def notes(found: Mapping[str, Any]) -> list[str]:
         score = facts["methods"][facts["method"]]
         lines.append(f"Kept: {facts['method']}. {facts['chosen'][:1].upper()}{facts['chosen'][1:]}.")
         lines.append(
-            f"Judged on {score['n']:,} {score['judged_on']} rows; ± is the standard error. A span counts where "
-            "start, end and label are right (strict IOB2)."
+            f"Judged on {score['n']:,} {score['judged_on']} rows; ± is the standard error. A span counts "
+            "where start, end and label are right (strict IOB2)."
         )
         lines += [f"Not tried: {name}, {why}." for name, why in (facts.get("left_out") or {}).items()]
     if best:

@@ -128,8 +128,9 @@ def test_groups_and_copies_stay_together_and_every_label_is_trained_on(tmp_path:
     rows = []
     for number in range(60):
         label = "稀" if number == 0 else "地名"
-        rows.append({"text": f"{number}番は大阪", "spans": [[len(f"{number}番は"), len(f"{number}番は大阪"), label]],
-                     "家": f"家{number // 5}"})  # fmt: skip
+        text = f"{number}番は大阪"
+        spans = [[len(text) - 2, len(text), label]]
+        rows.append({"text": text, "spans": spans, "家": f"家{number // 5}"})
     path = lines(tmp_path / "rows.jsonl", rows)
     facts, bench = read(tmp_path, path=path, group="家", heldout=0.25)
     held = {row.group for row in read_examples(bench.out, "heldout")}

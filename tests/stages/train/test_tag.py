@@ -1,4 +1,4 @@
-"""train.tag as the runner sees it: who takes part, who wins and why, the folder, mistakes, resume, evaluate."""
+"""train.tag as the runner sees it: who takes part, who wins and why, the folder, mistakes, resume."""
 
 from __future__ import annotations
 
@@ -78,9 +78,12 @@ def planned(share: Share | None = None, model: Any = MINILM, examples: Any = ROW
 
 
 def test_without_a_model_features_do_it_japanese_too(tmp_path: Path) -> None:
-    rows = [{"text": f"{name}さんは{place}へ行った。", "spans": [[0, len(name), "人名"],
-             [len(name) + 3, len(name) + 3 + len(place), "地名"]]}
-            for name in ("山田", "田中太郎", "鈴木", "佐藤花子", "高橋") for place in ("東京", "大阪府", "京都", "奈良")]  # fmt: skip
+    rows = []
+    for name in ("山田", "田中太郎", "鈴木", "佐藤花子", "高橋"):
+        for place in ("東京", "大阪府", "京都", "奈良"):
+            start = len(name) + 3
+            spans = [[0, len(name), "人名"], [start, start + len(place), "地名"]]
+            rows.append({"text": f"{name}さんは{place}へ行った。", "spans": spans})
     bench = TrainingBench(tmp_path / "bench")
     facts = run(fields_artifact(tmp_path / "rows", train=rows), bench)
     assert facts["method"] == "features" and facts["left_out"]["probe"] == "no encoder is given"
@@ -102,7 +105,15 @@ def test_the_encoder_is_judged_beside_both_baselines(
     facts = run(judged, bench, encoder)
     assert set(facts["methods"]) == {"features", "probe", "full"} and not facts["left_out"]
     for shown in facts["methods"].values():
-        assert {"f1", "standard_error", "precision", "recall", "macro_f1", "token_accuracy", "by_label"} <= set(shown)
+        assert {
+            "f1",
+            "standard_error",
+            "precision",
+            "recall",
+            "macro_f1",
+            "token_accuracy",
+            "by_label",
+        } <= set(shown)
         assert shown["judged_on"] == "held-out" and set(shown["by_label"]) == {"ACT", "THING", "動物"}
     assert facts["method"] in facts["methods"] and any("kept: " in line for line in bench.logs)
     # A word decides its tag here: the features know all of it, and what is dearer must lead to be kept.
@@ -162,7 +173,15 @@ def test_texts_longer_than_the_context_are_read_to_their_end(encoder: Artifact, 
 
 
 def test_parts_of_speech_are_plain_tags(encoder: Artifact, tmp_path: Path) -> None:
-    kinds = {"the": "DET", "card": "NOUN", "is": "VERB", "lost": "ADJ", "new": "ADJ", "will": "VERB", "app": "NOUN"}
+    kinds = {
+        "the": "DET",
+        "card": "NOUN",
+        "is": "VERB",
+        "lost": "ADJ",
+        "new": "ADJ",
+        "will": "VERB",
+        "app": "NOUN",
+    }
     rows = []
     for number in range(40):
         words = [sorted(kinds)[(number * k + k * k) % len(kinds)] for k in range(1, 6)]

@@ -1,4 +1,4 @@
-"""Marked spans: none at all, labels that training never sees, rare ones, one text marked and left unmarked."""
+"""Marked spans: none at all, labels that training never sees, rare ones, one text marked and unmarked."""
 
 from __future__ import annotations
 
@@ -56,10 +56,13 @@ def _unseen(rows: list[Row], train: Counter[str]) -> list[Finding]:
             name="unseen labels",
             level="problem",
             what=of_rows(len(unseen), "has a span", "have spans", kind="held-out row")
-            + f" with a label that training never sees: {', '.join(names[:5])}{' …' if len(names) > 5 else ''}",
+            + f" with a label that training never sees: {', '.join(names[:5])}"
+            + (" …" if len(names) > 5 else ""),
             remedy="give more rows of these labels, or correct their spelling",
             count=len(unseen),
-            rows=[_shown(row, [span for span in _spans(row) if not train[span[2]]]) for row in unseen[:SHOWN]],
+            rows=[
+                _shown(row, [span for span in _spans(row) if not train[span[2]]]) for row in unseen[:SHOWN]
+            ],
         )
     ]
 

@@ -258,9 +258,7 @@ class Contest:
         rival = max(others, key=lambda entry: self.table[entry.name][self.MEASURE])
         gap, error = self._lead(best, rival)
         if gap > error:
-            return (
-                f"{100 * gap:.1f} ± {100 * error:.1f} {self.AHEAD} {rival.name} on the same rows"
-            )
+            return f"{100 * gap:.1f} ± {100 * error:.1f} {self.AHEAD} {rival.name} on the same rows"
         return (
             f"{rival.name} is {-100 * gap:+.1f} ± {100 * error:.1f} points on the same rows: "
             f"no clear lead over the cheaper method"

@@ -170,7 +170,7 @@ class Trainee:
         return torch.cat([self.encoder.pooled(batch) for batch in batches])[places]
 
     def hidden(self, rows: Sequence[int]) -> Tensor:
-        """Computes the last hidden vectors [N, D] of rows laid end to end; they come with the shortest first."""
+        """Computes the last hidden vectors [N, D] of rows laid end to end, which come shortest first."""
         if self.stack is not None:
             return self._through(self.stack, self.stack.lay([self.rows[row] for row in rows]), rows)
         found = []

@@ -44,9 +44,7 @@ def rows(file: InputFile, options: ReadOptions, account: Account) -> Iterator[tu
     account.read_bytes += decoder.read_bytes
 
 
-def _rows(
-    file: InputFile, lines: Iterator[str], account: Account
-) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _rows(file: InputFile, lines: Iterator[str], account: Account) -> Iterator[tuple[int, Mapping[str, Any]]]:
     universal = file.suffix == ".conllu"
     tokens: list[str] = []
     tags: list[str] = []
@@ -85,7 +83,9 @@ def _rows(
 
 def _is_comment(line: str, fields: list[str], universal: bool) -> bool:
     """Tells a comment from a token `#`, which has its tag behind a tab or as its only neighbour."""
-    return line.startswith("#") and (universal or (line.startswith("# ") and "\t" not in line and len(fields) != 2))
+    return line.startswith("#") and (
+        universal or (line.startswith("# ") and "\t" not in line and len(fields) != 2)
+    )
 
 
 def sample(file: InputFile, options: ReadOptions, look: int = LOOK) -> Sample:

@@ -96,7 +96,7 @@ class TokenEncoder:
                 "this encoder's head for tokens is not known here",
                 where="train.tag, slot model",
                 found=str(self.module.config.model_type),
-                expected="bert, roberta, xlm-roberta, camembert, modernbert, or one whose head is like theirs",
+                expected="bert, roberta, xlm-roberta, camembert, modernbert, or one with a head like theirs",
                 remedy="choose another encoder, or `method: features`, which needs none",
             )
 
@@ -108,7 +108,7 @@ class TokenEncoder:
 
     @torch.no_grad()
     def hidden(self, windows: Sequence[Window], watch: Any = None) -> Iterator[tuple[int, Tensor]]:
-        """Yields (window number, what enters the classifier of the pieces that count [n, D]), in any order."""
+        """Yields (window number, the classifier's input of its pieces that count [n, D]), in any order."""
         self.module.eval()
         before = self.head[:-1]
         done = 0

@@ -1,4 +1,4 @@
-"""A unit and its neighbours as numbers: words, beginnings, endings, shapes, each a hash, so no strings are kept."""
+"""A unit and its neighbours as numbers: words, beginnings, endings, shapes, each a hash of its own."""
 
 from __future__ import annotations
 
@@ -72,7 +72,14 @@ def _of(at: int, low: list[str], shapes: list[str]) -> Iterator[str]:
     for away in range(-2, 3):
         yield f"w{away} {low[at + away]}"
         yield f"s{away} {shapes[at + away]}"
-    for name, first, last in (("a", -1, 0), ("b", 0, 1), ("c", -1, 1), ("d", -2, 0), ("e", 0, 2), ("f", -3, 0)):
+    for name, first, last in (
+        ("a", -1, 0),
+        ("b", 0, 1),
+        ("c", -1, 1),
+        ("d", -2, 0),
+        ("e", 0, 2),
+        ("f", -3, 0),
+    ):
         yield f"{name} " + "\1".join(low[at + first : at + last + 1])
     for name, first, last in (("g", -1, 0), ("h", 0, 1), ("i", -1, 1), ("j", -2, 2)):
         yield f"{name} " + "\1".join(shapes[at + first : at + last + 1])
@@ -82,7 +89,7 @@ def _of(at: int, low: list[str], shapes: list[str]) -> Iterator[str]:
 
 
 def _shape(word: str) -> str:
-    """Writes what kinds of characters a word is made of, runs as one: `Xx`, `d`, kanji `K`, kana `H` and `T`."""
+    """Writes what kinds of characters a word is made of, runs as one: `Xx`, `d`, `K` kanji, `H`, `T` kana."""
     if word == _EDGE:
         return word
     found = []

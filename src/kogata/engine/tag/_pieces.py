@@ -1,4 +1,4 @@
-"""Texts cut into a tokenizer's pieces, with their places; and into windows where they are longer than is read."""
+"""Texts cut into a tokenizer's pieces, with their places; where they are long, into windows too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kogata.engine.tag._task import Place, Row, Scheme
 from kogata.engine.tag_rows import within_word
 
 MARGIN = 8
-"""A window's neighbours share this part of it on each side: its first and last pieces see too little to count."""
+"""This part of a window, at each end, sees too little to count: neighbours share twice that."""
 IGNORED = -100
 """Target of a piece that is not learned: one that stands for no character."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -180,10 +180,7 @@ class Task:
                 counts[label] += 1
         numbers = {label: number + 1 for number, label in enumerate(self.scheme.labels)}
         return np.array(
-            [
-                min(((counts[s[2]], numbers[s[2]]) for s in row.spans), default=(0, 0))[1]
-                for row in self.rows
-            ],
+            [min(((counts[s[2]], numbers[s[2]]) for s in row.spans), default=(0, 0))[1] for row in self.rows],
             dtype=np.int64,
         )
 
@@ -295,5 +292,3 @@ def unreachable(rows: Sequence[Row], places: Sequence[Sequence[Place]]) -> int:
         starts, ends = {start for start, _ in some}, {end for _, end in some}
         count += sum(start not in starts or end not in ends for start, end, _ in row.spans)
     return count
-
-

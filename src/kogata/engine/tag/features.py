@@ -36,9 +36,7 @@ def forecast(settings: Settings, size: Size, machine: Machine) -> Effort:
     """Counts the features of all units and the products of the regressions."""
     from kogata.engine.tag._costs import features_bytes, features_seconds
 
-    return Effort(
-        seconds=features_seconds(size, len(STRENGTHS), machine), bytes=features_bytes(size)
-    )
+    return Effort(seconds=features_seconds(size, len(STRENGTHS), machine), bytes=features_bytes(size))
 
 
 def fit(settings: Settings, task: Task, bench: Bench) -> FeaturesTagger:

@@ -27,8 +27,8 @@ class Settings(VariantSettings):
     """Full fine-tuning: the encoder's layers and a classifier that starts as the probe's are trained together.
 
     Every piece of a marked word carries its label, so that raw text can be tagged too; the first piece of a
-    span is B-. With fewer `layers` the outputs of the frozen ones are computed once and kept. Where there are
-    200 rows or more, a tenth of them is not learned from and says which weights were best.
+    span is B-. With fewer `layers` the outputs of the frozen ones are computed once and kept. Of 200 rows or
+    more a tenth is not learned from: it says which weights were best.
 
     Source: Devlin et al. 2019 (BERT); Kumar et al. 2022 (arXiv 2202.10054): probe first, then fine-tune.
     """

@@ -203,9 +203,7 @@ class Tag(Stage):
         held = ((examples.get("splits") or {}).get("heldout") or {}).get("examples") or 0
         return None if held >= JUDGES else FOLDS
 
-    def _candidates(
-        self, examples: Facts, model: Facts | None, machine: Machine, share: Share
-    ) -> Candidates:
+    def _candidates(self, examples: Facts, model: Facts | None, machine: Machine, share: Share) -> Candidates:
         from kogata.engine.candidates import candidates
         from kogata.engine.tag._task import size_of
 

@@ -24,7 +24,7 @@ MOST_EPOCHS = 12
 
 
 class Settings(VariantSettings):
-    """Full fine-tuning: the encoder's layers and a classifier that starts as the probe's are trained together.
+    """Full fine-tuning: the encoder and a classifier that starts as the probe's are trained together.
 
     Every piece of a marked word carries its label, so that raw text can be tagged too; the first piece of a
     span is B-. With fewer `layers` the outputs of the frozen ones are computed once and kept. Of 200 rows or

@@ -64,9 +64,9 @@ class Read(Stage):
     an answer, an instruction with input and output, chat messages (with tools), a text and its label, tokens
     and tags, or a text and marked spans become examples, to fine-tune on. Headers are known by their usual
     names, Japanese ones too; `columns` names others. A table of `text` and labels may be either: with `kind:
-    examples`, or the label's column named, it is examples. Examples are held out by the hash of what is asked,
-    at least 20 rows where that is no more than a tenth; rows with one question, or of one `group`, stay in one
-    split, and of every label a row is trained on. `kogata check` looks at the rows without training.
+    examples`, or with the label's column named, it is examples. Examples are held out by the hash of what is
+    asked, at least 20 rows where that is no more than a tenth; rows with one question, or of one `group`,
+    stay in one split, and of every label a row is trained on. `kogata check` looks at rows without training.
 
     Held-out text is chosen by content, never by seed, so recipes that differ later are judged on the same
     text. With fewer than about five whole documents for a share, long documents are cut into parts at

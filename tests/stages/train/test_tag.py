@@ -130,7 +130,8 @@ def test_training_pays_over_the_probe_and_its_steps_are_written(
     assert facts["training"]["steps"] == 30 and facts["training"]["watched_rows"] == 0
     written = [json.loads(line) for line in (bench.out / "metrics.jsonl").read_text().splitlines()]
     assert len(written) == 30 and "seconds" not in written[0]
-    assert written[-1]["loss"] < 0.5 * written[0]["loss"]
+    losses = [row["loss"] for row in written]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
 def test_the_best_weights_are_kept_where_rows_can_watch(encoder: Artifact, tmp_path: Path) -> None:

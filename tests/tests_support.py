@@ -13,6 +13,7 @@ QUICK = {
     ],
     "train.mask": ["train.mask.steps=4", "train.mask.model={family: modernbert, layers: 2, width: 64}"],
     "train.classify": ["train.classify.method=ngrams"],
+    "train.tag": ["train.tag.method=features"],
     "evaluate": ["evaluate.sample_tokens=8", "evaluate.answers=2", "evaluate.limit=16kB"],
     "export": ["export.scored_bytes=8kB"],
 }  # fmt: skip

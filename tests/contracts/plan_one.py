@@ -70,7 +70,7 @@ ENCODER = {
     "tokenizer_digest": "0" * 64,
     "end_id": 102,
 }
-OF_ENCODERS = ("train.classify", "train.mask")
+OF_ENCODERS = ("train.classify", "train.mask", "train.tag")
 """Stages whose model is an encoder."""
 MACHINE = Machine(
     cores=2,

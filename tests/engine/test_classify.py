@@ -187,7 +187,7 @@ def test_frozen_layers_stay_and_their_outputs_are_kept(tmp_path: Path) -> None:
     folder = write_small_encoder(tmp_path / "encoder", "modernbert")
     task = task_of(folder)
     encoder = task.workshop.encoder.copy()
-    trainee = Trainee(encoder, task, 1)
+    trainee = Trainee(encoder, encoder.rows(task.texts), 1)
     assert trainee.start == 1 and trainee.kept is not None
     numbers = torch.arange(6)
     whole = encoder.vectors([task.texts[i] for i in range(6)])

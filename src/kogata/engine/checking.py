@@ -10,6 +10,7 @@ from kogata.core.stage import Facts
 from kogata.engine.check._common import Examined, Finding, in_order, of_rows, run_checks
 from kogata.engine.example_plan import facts_of
 from kogata.engine.example_reading import Gathered, Reading, gather
+from kogata.engine.examples import Example
 from kogata.engine.model_view import ModelView
 
 
@@ -23,7 +24,7 @@ class Checked:
         unusable: rows that cannot be used.
         columns: file → form, role → header, and the headers not used.
         facts: as data.read's: splits, form, labels, language.
-        labels: label → rows in training.
+        labels: label → rows in training; of marked spans, spans.
         groups: how many groups the rows come in; None where no column names one.
         model: name, role, context and chat format, where a model was named.
         findings: problems first.
@@ -70,7 +71,7 @@ def check_rows(
     found = gather(reading)
     examined = Examined.of(found, model, **options)
     train = found.splits.get("train", [])
-    labels = Counter(example.fields["label"] for example in train if example.form == "label")
+    labels = Counter(label for example in train for label in _labels(example))
     groups = {example.group for _, example in found.examples if example.group is not None}
     return Checked(
         where=where or reading.where,
@@ -86,6 +87,13 @@ def check_rows(
         model=None if model is None else _about(model),
         findings=in_order([*run_checks(examined), *_in_both(found)]),
     )
+
+
+def _labels(example: Example) -> list[str]:
+    """Lists a row's labels, of marked spans each one's."""
+    if example.form == "tags":
+        return [span[2] for span in example.fields["spans"]]
+    return [example.fields["label"]] if example.form == "label" else []
 
 
 def _in_both(found: Gathered) -> list[Finding]:

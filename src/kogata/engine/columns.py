@@ -12,9 +12,11 @@ from kogata.core.errors import DataError
 from kogata.core.registry import suggest
 from kogata.engine.examples import Form
 from kogata.engine.readers._common import TEXT_NAMES, quoted, shown_columns
+from kogata.engine.tag_rows import are_spans, are_tagged
 
 ROLES = (
-    "prompt", "input", "completion", "system", "messages", "tools", "text", "text_pair", "label", "id"
+    "prompt", "input", "completion", "system", "messages", "tools", "text", "text_pair", "label", "tokens",
+    "tags", "spans", "id"
 )  # fmt: skip
 _NAMES: dict[str, tuple[str, ...]] = {
     "prompt": (
@@ -39,6 +41,13 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "発話", "文", "レビュー", "質問", "問い合わせ", "お問い合わせ", "問合せ",
     ),
     "text_pair": ("text_pair", "sentence2", "text2", "hypothesis"),
+    "tokens": ("tokens", "words", "トークン", "単語"),
+    "tags": (
+        "tags", "ner_tags", "ner", "pos_tags", "pos", "upos", "xpos", "labels", "label", "タグ", "品詞",
+    ),
+    "spans": (
+        "spans", "entities", "ents", "annotations", "固有表現", "エンティティ", "labels", "label", "ラベル",
+    ),
 }  # fmt: skip
 """Headers taken for each role, the first that is there; compared without case, width and spaces."""
 LONGEST_LABEL = 64
@@ -76,7 +85,10 @@ def map_columns(
     form = _form(found, rows, asked)
     if form is None:
         return None
-    roles = {role: found[role] for role in _ROLES_OF[form] if role in found}
+    wanted = _ROLES_OF[form]
+    if form == "tags" and not _has_tokens(found, rows, asked):
+        wanted = ("text", "spans", "id")
+    roles = {role: found[role] for role in wanted if role in found}
     taken = set(asked.values())
     for role, header in list(roles.items()):
         if role not in asked and (header in taken or (role == "id")):
@@ -93,12 +105,14 @@ _ROLES_OF: dict[Form, tuple[str, ...]] = {
     "messages": ("messages", "tools", "system", "id"),
     "label": ("text", "text_pair", "label", "id"),
     "text": ("text", "id"),
+    "tags": ("tokens", "tags", "id"),
 }
 _NEEDED: dict[Form, tuple[str, ...]] = {
     "completion": ("prompt", "completion"),
     "messages": ("messages",),
     "label": ("text", "label"),
     "text": ("text",),
+    "tags": ("tokens", "tags", "text", "spans"),
 }
 
 
@@ -118,12 +132,15 @@ def _form(
     found: Mapping[str, str], rows: Sequence[Mapping[str, Any]], asked: Mapping[str, str]
 ) -> Form | None:
     def has(form: Form) -> bool:
+        if form == "tags":
+            return {"tokens", "tags"} <= set(found) or {"text", "spans"} <= set(found)
         return all(role in found for role in _NEEDED[form])
 
     for form, telling in (
         ("messages", {"messages", "tools"}),
         ("completion", {"prompt", "completion", "input"}),
         ("label", {"label", "text_pair"}),
+        ("tags", {"tokens", "tags", "spans"}),
     ):
         if telling & set(asked):
             return form if has(form) else None  # type: ignore[return-value]
@@ -131,11 +148,28 @@ def _form(
         return "text"
     if has("messages") and any(_is_conversation(field_of(row, found["messages"])) for row in rows):
         return "messages"
+    if has("tags") and (_has_tokens(found, rows, asked) or _has_spans(found, rows)):
+        return "tags"
     if has("completion"):
         return "completion"
     if has("label") and _are_labels([field_of(row, found["label"]) for row in rows]):
         return "label"
     return "text" if "text" in found and _plain(found["text"]) in map(_plain, TEXT_NAMES) else None
+
+
+def _has_tokens(
+    found: Mapping[str, str], rows: Sequence[Mapping[str, Any]], asked: Mapping[str, str]
+) -> bool:
+    """Says whether a table holds tokens and tags: as the user says, else by what stands in the columns."""
+    if not {"tokens", "tags"} <= set(found) or "spans" in asked:
+        return False
+    if not rows or {"tokens", "tags"} & set(asked):
+        return True
+    return are_tagged(*([field_of(row, found[role]) for row in rows] for role in ("tokens", "tags")))
+
+
+def _has_spans(found: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> bool:
+    return {"text", "spans"} <= set(found) and are_spans([field_of(row, found["spans"]) for row in rows])
 
 
 def _is_conversation(value: Any) -> bool:
@@ -200,7 +234,7 @@ def unknown_columns(names: Sequence[str], rows: Sequence[Mapping[str, Any]], whe
         where=where,
         found=f"columns: {shown_columns(names, rows)}",
         expected="prompt and completion, question and answer, instruction and output, messages, text and "
-        "label, or text",
+        "label, tokens and tags, text and spans, or text",
         remedy=_paste(names, rows),
     )
 

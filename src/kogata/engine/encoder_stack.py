@@ -117,7 +117,7 @@ class Stack:
         module = self.encoder.module
         if self.modern:
             return module.embeddings(input_ids=laid.ids[None])[0]
-        positions = laid.positions + _first_position(module)
+        positions = laid.positions + first_position(module)
         types = torch.zeros_like(laid.ids) if laid.types is None else laid.types
         return module.embeddings(
             input_ids=laid.ids[None], token_type_ids=types[None], position_ids=positions[None]
@@ -146,7 +146,7 @@ class Stack:
         return F.layer_norm(mean, (hidden.shape[1],), eps=self.encoder.eps)
 
 
-def _first_position(module: Any) -> int:
+def first_position(module: Any) -> int:
     """Gives the number of a row's first position: RoBERTa's begin behind the padding's."""
     padding = getattr(module.embeddings, "padding_idx", None)
     return 0 if padding is None else int(padding) + 1

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kogata.core.errors import RecipeError
+from kogata.engine.sources import Source
 
 Text = str | tuple[str, str]
 """A text, or a pair of texts."""
@@ -109,6 +110,22 @@ def pool(hidden: Tensor, mask: Tensor | None, eps: float) -> Tensor:
     return F.layer_norm(mean, (hidden.shape[-1],), eps=eps)
 
 
+def refuse_decoder(source: Source) -> None:
+    """Refuses a model that is no text encoder.
+
+    Raises:
+        RecipeError: it is a decoder.
+    """
+    if source.role != "encoder":
+        raise RecipeError(
+            "this model is no text encoder",
+            where=str(source.name),
+            found=f"architecture {source.architecture}, a decoder",
+            expected="an encoder of BERT's kind (bert, roberta, modernbert …)",
+            remedy="name an encoder in model.read, for example {name: minilm}",
+        )
+
+
 class Encoder:
     """A text encoder of transformers with its tokenizer, in float32.
 
@@ -141,14 +158,7 @@ class Encoder:
 
         with quietly():
             loaded = load_model(folder)
-        if loaded.source.role != "encoder":
-            raise RecipeError(
-                "this model is no text encoder",
-                where=str(loaded.source.name),
-                found=f"architecture {loaded.source.architecture}, a decoder",
-                expected="an encoder of BERT's kind (bert, roberta, modernbert …)",
-                remedy="name an encoder in model.read, for example {name: minilm}",
-            )
+        refuse_decoder(loaded.source)
         module: Any = loaded.decoder
         if getattr(module, "pooler", None) is not None:
             module.pooler = None

@@ -81,6 +81,8 @@ class Gathered:
     also_heldout: int = 0
     """Training rows left out because their question, or their group, is held out by name."""
     mended: int = 0
+    begun: int = 0
+    """Entities whose first tag is I-: read as IOB1 writes them."""
     read_bytes: int = 0
 
     @property
@@ -119,6 +121,8 @@ class Gathered:
             found.append(f"held out by name as well, so not trained on: {counted(self.also_heldout, 'row')}")
         if self.mended:
             found.append(f"mended undecodable characters (U+FFFD) in {counted(self.mended, 'field')}")
+        if self.begun:
+            found.append(f"tags: {counted(self.begun, 'span')} with I- first, read as beginning there (IOB1)")
         return found
 
     def account(self) -> Facts:
@@ -262,6 +266,10 @@ _EXPECTED = {
     "no JSON object": ("an object: {…}", "write each row as an object with named fields"),
     "bad CSV row": ("fields between commas", 'put fields with quotes or line breaks into "…"'),
     "wrong number of fields": ("as many fields as the header has", 'put fields with commas into "…"'),
+    "line without a tag": (
+        "a token and its tag, a blank line between sentences",
+        "add the tag, or a blank line",
+    ),
     "endless line": ("a line of less than 8 million characters", "cut the row"),
 }
 
@@ -290,7 +298,7 @@ def _of_rows(
     columns = columns_of([row for _, row in ahead], reading, str(file.path))
     if columns is None:
         raise unknown_columns(_names(ahead), [row for _, row in ahead], str(file.path))
-    if columns.form in ("label", "text") and reading.system is not None:
+    if columns.form in ("label", "text", "tags") and reading.system is not None:
         raise DataError(
             "a system message has no place in these rows",
             where="system of data.read",
@@ -309,6 +317,7 @@ def _of_rows(
             else:
                 yield made
     found.mended += reader.mended
+    found.begun += reader.begun
 
 
 def _names(rows: Sequence[tuple[int, Mapping[str, Any]]]) -> list[str]:

@@ -11,6 +11,7 @@ from kogata.engine.columns import Columns, field_of
 from kogata.engine.conversation import Problem, order_problem, read_messages, read_tools
 from kogata.engine.encodings import mend
 from kogata.engine.examples import Example
+from kogata.engine.tag_rows import marked_fields, tagged_fields
 from kogata.engine.text import UNDECODABLE
 
 Made = Example | Problem
@@ -48,11 +49,14 @@ class RowReader:
         self.columns, self.system, self.group, self.cells = columns, system, group, cells
         self.mended = 0
         """Fields in which undecodable bytes, lone surrogates or NULs were replaced."""
+        self.begun = 0
+        """Entities of tags that begin with I-."""
         self._make: Callable[[Mapping[str, Any]], dict[str, Any] | Problem] = {
             "completion": self._completion,
             "messages": self._messages,
             "label": self._label,
             "text": self._plain,
+            "tags": self._tags,
         }[columns.form]
 
     def make(self, row: Mapping[str, Any], source: str) -> Example | RowProblem:
@@ -134,6 +138,24 @@ class RowReader:
         text = self._text(row, "text")
         return text if isinstance(text, Problem) else {"text": text}
 
+    def _tags(self, row: Mapping[str, Any]) -> dict[str, Any] | Problem:
+        roles = self.columns.roles
+        for role in ("tokens", "tags", "spans"):
+            if role in roles and field_of(row, roles[role]) is None:
+                return self._missing(row, role)
+        if "tokens" in roles:
+            given = (_mended_all(field_of(row, roles[role]), self) for role in ("tokens", "tags"))
+            made = tagged_fields(*given, (roles["tokens"], roles["tags"]))
+            if isinstance(made, Problem):
+                return made
+            self.begun += made[1]
+            return made[0]
+        text = self._text(row, "text")
+        if isinstance(text, Problem):
+            return text
+        raw, spans = field_of(row, roles["text"]), field_of(row, roles["spans"])
+        return marked_fields(str(raw), text, _mended_all(spans, self), roles["spans"], _plain_text)
+
     def _text(self, row: Mapping[str, Any], role: str, *, may_be_blank: bool = False) -> str | Problem:
         header = self.columns.roles[role]
         value = field_of(row, header)
@@ -172,7 +194,7 @@ class RowReader:
                 expected="some text",
                 remedy="fill it in, or leave the row out",
             )
-        return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+        return _plain_ends(text)
 
     def _missing(self, row: Mapping[str, Any], role: str) -> Problem:
         header = self.columns.roles[role]
@@ -181,9 +203,18 @@ class RowReader:
             field=header,
             reason=f"{role} is empty" if there else f"{role} is missing",
             found="null" if there else f"fields: {', '.join(map(str, row)) or 'none'}",
-            expected="some text",
+            expected="a list" if role in ("tokens", "tags", "spans") else "some text",
             remedy="fill it in, or leave the row out",
         )
+
+
+def _plain_ends(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def _plain_text(text: str) -> str:
+    """Gives a text as `_text` leaves it."""
+    return _plain_ends(mend(text)[0])
 
 
 def at(problem: Problem, source: str) -> RowProblem:

@@ -60,8 +60,7 @@ def _keep_labels(examples: Sequence[Example], units: Sequence[int], places: dict
     """Puts rows back to training, the lowest hashes first, until it has a row of every label."""
     labels: dict[int, set[str]] = {}
     for example, unit in zip(examples, units, strict=True):
-        if example.form == "label":
-            labels.setdefault(unit, set()).add(example.fields["label"])
+        labels.setdefault(unit, set()).update(example.labels())
     known = {label for unit, mine in labels.items() if unit not in places for label in mine}
     for unit in sorted(places):
         mine = labels.get(unit, set())
@@ -71,7 +70,7 @@ def _keep_labels(examples: Sequence[Example], units: Sequence[int], places: dict
 
 
 def _too_few(examples: Sequence[Example], groups: int, wanted: Mapping[str, float], where: str) -> DataError:
-    labels = {example.fields["label"] for example in examples if example.form == "label"}
+    labels = {label for example in examples for label in example.labels()}
     more = f", {len(labels)} labels" if labels else ""
     return DataError(
         "there are too few rows to hold some out",

@@ -14,14 +14,15 @@ from kogata.engine.pieces import count_pieces
 from kogata.engine.shards import SHARD_BYTES, ShardWriter, damaged, read_shards
 from kogata.engine.text import Tally, utf8_length
 
-Form = Literal["completion", "messages", "text", "label"]
-FORMS: tuple[Form, ...] = ("completion", "messages", "text", "label")
+Form = Literal["completion", "messages", "text", "label", "tags"]
+FORMS: tuple[Form, ...] = ("completion", "messages", "text", "label", "tags")
 
 _NEEDED: dict[str, tuple[str, ...]] = {
     "completion": ("prompt", "completion"),
     "messages": ("messages",),
     "text": ("text",),
     "label": ("text", "label"),
+    "tags": ("text", "spans"),
 }
 
 
@@ -32,7 +33,8 @@ class Example:
     Attributes:
         id: names it within the artifact.
         form: what `fields` holds: `completion` (prompt, completion, perhaps system), `messages` (messages,
-            perhaps tools), `text` (text) or `label` (text, label, perhaps text_pair).
+            perhaps tools), `text` (text), `label` (text, label, perhaps text_pair) or `tags` (text, spans,
+            perhaps tokens; see `tag_rows`).
         source: the file and row it was read from, `rows.csv:17`.
         group: rows of one group (a ticket, a customer) share a split.
         fields: the values by role.
@@ -58,9 +60,14 @@ class Example:
         return found
 
     def messages(self) -> list[dict[str, Any]]:
-        """Gives the row as a conversation: of a prompt, a completion or a label, one question and answer."""
+        """Gives the row as a conversation: of a completion, a label or spans, one question and answer."""
         if self.form == "messages":
             return self.fields["messages"]
+        if self.form == "tags":
+            return [
+                {"role": "user", "content": self.fields["text"]},
+                {"role": "assistant", "content": self._marked()},
+            ]
         roles = {"completion": ("prompt", "completion"), "label": ("text", "label")}
         asked, answered = roles[self.form]
         question = self.fields[asked]
@@ -73,8 +80,19 @@ class Example:
             {"role": "assistant", "content": self.fields[answered]},
         ]
 
+    def _marked(self) -> str:
+        """Writes what is marked: `PER: Anna; LOC: Kyoto`, or a dash."""
+        text = self.fields["text"]
+        return "; ".join(f"{label}: {text[start:end]}" for start, end, label in self.fields["spans"]) or "–"
+
+    def labels(self) -> set[str]:
+        """Gives the labels in it: of a text its label, of marked spans theirs."""
+        if self.form == "label":
+            return {self.fields["label"]}
+        return {span[2] for span in self.fields["spans"]} if self.form == "tags" else set()
+
     def answer(self) -> str:
-        """Gives what is to be learned: the completion, the label, the last assistant's words, the text."""
+        """Gives what is to be learned: completion, label, spans, the last assistant's words, the text."""
         if self.form == "text":
             return self.fields["text"]
         last = self.messages()[-1]
@@ -138,11 +156,12 @@ class ExampleTally:
         pieces, wide = count_pieces(text)
         self._pieces[split] = self._pieces.get(split, 0.0) + pieces
         more["wide_letters"] += wide
-        more["answer_bytes"] += utf8_length(example.answer())
+        # Marks are places in the text: no text of their own.
+        more["answer_bytes"] += utf8_length(example.answer()) if example.form != "tags" else 0
         more["longest_bytes"] = max(more["longest_bytes"], utf8_length(text))
         self._forms[example.form] += 1
-        if example.form == "label" and split == "train":
-            self._labels.add(example.fields["label"])
+        if split == "train":
+            self._labels |= example.labels()
 
     def facts(self) -> Facts:
         """Gives `splits`, `language_hint`, `form` (or `mixed`) and, where there are some, `labels`."""

@@ -71,7 +71,8 @@ def _read(found: Checked) -> Iterator[RenderableType]:
 def _labels(found: Checked) -> Iterator[RenderableType]:
     if not found.labels:
         return
-    yield Text(f"\n{counted(len(found.labels), 'label')}, rows in training", "bold")
+    what = "spans" if found.facts.get("form") == "tags" else "rows"
+    yield Text(f"\n{counted(len(found.labels), 'label')}, {what} in training", "bold")
     some = list(found.labels.items())
     if len(some) > LABELS_SHOWN:
         some = [*some[: LABELS_SHOWN // 2], ("…", 0), *some[-LABELS_SHOWN // 2 :]]

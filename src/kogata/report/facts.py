@@ -23,6 +23,8 @@ def highlights(receipts: Iterable[Receipt]) -> dict[str, Any]:
         "role": None,
         "classifier": None,
         "labels": None,
+        "tagger": None,
+        "tags": None,
         "answers": None,
         "general": None,
     }
@@ -44,8 +46,11 @@ def highlights(receipts: Iterable[Receipt]) -> dict[str, Any]:
             found["role"] = facts.get("role")
             judged = facts.get("role") == "classifier" and facts.get("methods")
             found["classifier"] = facts if judged else None
+            found["tagger"] = facts if facts.get("role") == "tagger" and facts.get("methods") else None
         if receipt.kind == "scores" and facts.get("labels"):
             found["labels"] = facts["labels"]
+        if receipt.kind == "scores" and facts.get("tags"):
+            found["tags"] = facts["tags"]
         training = facts.get("training")
         if isinstance(training, dict) and training.get("general"):
             found["general"] = training["general"]

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from kogata.core.amounts import Budget, Cost, counted, format_bytes, format_count, format_seconds
 from kogata.core.receipt import Machine, Receipt, total_cost
-from kogata.report import classifier
+from kogata.report import classifier, tagger
 from kogata.report.cards import as_recipe
 from kogata.report.facts import joules_text, reason_text
 from kogata.report.plots import bar
@@ -49,6 +49,9 @@ def tiles(receipts: Sequence[Receipt], found: Mapping[str, Any], budget: Budget)
     judged = found["labels"] or classifier.kept_score(found)
     if judged:
         tile("Rows right", f"{judged['accuracy']:.1%}", [classifier.best_line(found) or ""])
+    marked = found["tags"] or tagger.kept_score(found)
+    if marked:
+        tile("F1 of spans", f"{marked['f1']:.1%}", [tagger.best_line(found) or ""])
     if found["answers"]:
         before = found["answers"].get("base_loss_nats_per_token")
         line = ["nats a token", *([f"{before:.3f} before training"] if before is not None else [])]
@@ -87,7 +90,7 @@ def _shape(spec: Mapping[str, Any]) -> str:
 
 def quality_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Gives the quality table: bits per byte, then grammar pairs with their error and kinds."""
-    rows: list[dict[str, Any]] = classifier.rows(found)
+    rows: list[dict[str, Any]] = [*classifier.rows(found), *tagger.rows(found)]
     answers = found["answers"]
     if answers:
         rows.append({"name": "held-out answers", "value": f"{answers['loss_nats_per_token']:.4f}"})
@@ -127,7 +130,7 @@ def quality_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def quality_notes(found: Mapping[str, Any]) -> list[str]:
     """Says what the scores were measured on."""
-    notes = classifier.notes(found)
+    notes = [*classifier.notes(found), *tagger.notes(found)]
     answers = found["answers"]
     if answers:
         rows = f" of {counted(answers['rows'], 'row')}" if answers.get("rows") else ""
@@ -342,6 +345,8 @@ def receipt_rows(receipts: Sequence[Receipt]) -> list[dict[str, Any]]:
 def how_to_use(place: str, found: Mapping[str, Any]) -> str:
     """Gives the commands that use what the run made."""
     files = found["files"]
+    if found["tagger"]:
+        return tagger.how_to_use(place, files, found["tagger"])
     if found["role"] in ("classifier", "encoder"):
         return classifier.how_to_use(place, files, found["classifier"])
     lines = [f'kogata generate {place} "…"']

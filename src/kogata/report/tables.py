@@ -21,8 +21,8 @@ from kogata.core.amounts import (
 )
 from kogata.core.receipt import Receipt, total_cost
 from kogata.core.statistics import Difference
+from kogata.report import classifier, tagger
 from kogata.report.cards import SECTIONS, Card, as_recipe
-from kogata.report.classifier import best_line
 from kogata.report.facts import highlights, joules_text, reason_text
 
 if TYPE_CHECKING:
@@ -174,8 +174,9 @@ def run_view(run: Any) -> RenderableType:
         now, before = found["general"]["bits_per_byte"], found["general"]["bits_per_byte_before"]
         language = found["general"]["language"]
         table.add_row("", f"{now:.3f} bits per byte of general text ({language}), {before:.3f} before")
-    if best_line(found):
-        table.add_row("quality", Text(str(best_line(found)), "bold green"))
+    for best in (classifier.best_line(found), tagger.best_line(found)):
+        if best:
+            table.add_row("quality", Text(best, "bold green"))
     if found["minimal_pairs"]:
         pairs = found["minimal_pairs"]
         table.add_row("", f"{pairs['accuracy']:.1%} ± {pairs['standard_error']:.1%} of grammar pairs")
@@ -188,7 +189,7 @@ def run_view(run: Any) -> RenderableType:
         scored = f" · {score:.3f} bits per byte in {facts.get('runtime')}" if score is not None else ""
         table.add_row("file", f"{run.path / _delivered(name)}  {format_bytes(facts.get('bytes'))}{scored}")
     table.add_row("report", str(run.path / "report.html"))
-    if found["role"] not in ("classifier", "encoder"):
+    if found["role"] not in ("classifier", "encoder", "tagger"):
         table.add_row("try it", f'kogata generate {run.path} "…"')
     return table
 

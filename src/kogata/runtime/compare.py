@@ -24,6 +24,7 @@ MEASURES: dict[str, tuple[str, bool | None]] = {
     "bits_per_byte": ("bits per byte", True),
     "answer_loss": ("nats a token of answers", True),
     "accuracy": ("rows right", False),
+    "f1": ("F1 of spans", False),
     "hidden_tokens": ("hidden tokens told right", False),
     "minimal_pairs": ("grammar pairs", False),
     "training_seconds": ("training", None),
@@ -222,6 +223,7 @@ def measures_of(run: Any) -> dict[str, float]:
         "bits_per_byte": _part(scores, "bits_per_byte", "value"),
         "answer_loss": _part(scores, "examples", "loss_nats_per_token"),
         "accuracy": _part(last, "methods", last.get("method"), "accuracy"),
+        "f1": _part(last, "methods", last.get("method"), "f1"),
         "hidden_tokens": _part(last, "heldout", "accuracy"),
         "minimal_pairs": _part(scores, "minimal_pairs", "accuracy"),
         "training_seconds": sum(item.first_cost.seconds or 0.0 for item in trained) if trained else None,
@@ -234,6 +236,8 @@ def measures_of(run: Any) -> dict[str, float]:
     }
     if scores.get("labels"):
         found["accuracy"] = _part(scores, "labels", "accuracy")
+    if scores.get("tags"):
+        found["f1"] = _part(scores, "tags", "f1")
     return {name: float(value) for name, value in found.items() if value is not None}
 
 

@@ -34,7 +34,9 @@ class Evaluate(Stage):
     Bits per byte: documents one by one, the end token before each, windows of min(context, 256) tokens that
     do not overlap, every byte counted. Minimal pairs: how often the grammatical one of two sentences is the
     likelier, over 34 paradigms of BLiMP, with its standard error. Of examples: the loss of the held-out rows'
-    answers, of the model and, where there is an adapter, of its base; and answers of both beside theirs.
+    answers, of the model and, where there is an adapter, of its base; and answers of both beside theirs. Of
+    a classifier the share of rows right and macro-F1; of a tagger precision, recall and F1 of whole spans, of
+    all and by label, and the share of tokens right.
 
     Pays when: models are compared; it costs seconds.
     Hurts when: the held-out text is no sample of what the model is for: the figure then answers nothing.
@@ -85,6 +87,10 @@ class Evaluate(Stage):
         assert model is not None
         changes: dict[str, Any] = {}
         reasons: dict[str, str] = {}
+        if model.get("role") in ("classifier", "tagger"):
+            why = f"has no meaning for a {model['role']}, which is scored on rows"
+            left = ("window", "limit", "minimal_pairs", "prompts", "answers")
+            return Resolved(stage=self, reasons=dict.fromkeys(left, why))
         if corpus is not None and "splits" in corpus and not _documents(corpus, self.split):
             raise RecipeError(
                 f"the corpus has no {self.split} text to score",
@@ -121,6 +127,8 @@ class Evaluate(Stage):
 
         model, corpus = facts["model"], facts.get("corpus") or {}
         assert model is not None
+        if model.get("role") in ("classifier", "tagger"):
+            return self._forecast_rows(model, facts.get("examples") or {}, machine)
         window = self.window if isinstance(self.window, int) else min(model.get("context") or 256, 256)
         each = costs.bytes_per_token(model.get("vocab_size"), corpus.get("language_hint"))
         size = (corpus.get("splits") or {}).get(self.split, {}).get("bytes", 0)
@@ -156,10 +164,30 @@ class Evaluate(Stage):
         )
         return Forecast(facts={}, cost=cost, disk_bytes=20_000)
 
+    def _forecast_rows(self, model: Facts, examples: Facts, machine: Machine) -> Forecast:
+        """Counts one pass over the rows of a split, for a model that labels them."""
+        from kogata.engine import inference_costs as costs
+
+        size = ((examples.get("splits") or {}).get(self.split) or {}).get("bytes", 0)
+        tokens = size / costs.bytes_per_token(model.get("vocab_size"), examples.get("language_hint"))
+        seconds = machine.paced(START_SECONDS + costs.load_seconds(model) + size / 2e6)
+        seconds += costs.read_seconds(model, tokens, 256, machine)
+        cost = Cost(
+            seconds=seconds,
+            cpu_seconds=seconds * (1 + 0.7 * (machine.cores - 1)),
+            joules=machine.joules(seconds),
+            tokens=int(tokens),
+            flops=tokens * costs.forward_flops(model, 256),
+            peak_bytes=costs.read_bytes(model, 4096) + 4 * size,
+            size_bytes=None,
+        )
+        return Forecast(facts={}, cost=cost, disk_bytes=20_000)
+
     def run(self, given: Given, bench: Bench) -> Facts:
         """Scores, judges, samples; writes scores.json."""
-        if one(given, "model").facts.get("role") == "classifier":
-            return self._classifier(one(given, "model"), given.get("examples"), bench)
+        role = one(given, "model").facts.get("role")
+        if role in ("classifier", "tagger"):
+            return self._of_rows(role, one(given, "model"), given.get("examples"), bench)
         from kogata.engine import evaluate as engine
         from kogata.engine.load import load_model
 
@@ -205,19 +233,30 @@ class Evaluate(Stage):
         compact = pairs and {name: value for name, value in pairs.items() if name != "by_paradigm"}
         return {**scores, "minimal_pairs": compact}
 
-    def _classifier(self, model: Any, examples: Any, bench: Bench) -> Facts:
-        from kogata.engine import classify
+    def _of_rows(self, role: str, model: Any, examples: Any, bench: Bench) -> Facts:
+        from kogata.engine import classify, tag
 
         if examples is None:
             raise RecipeError(
-                "a classifier is scored on labelled rows", where="slot examples of evaluate", found="none"
+                f"a {role} is scored on labelled rows", where="slot examples of evaluate", found="none"
             )
-        found = classify.score_rows(classify.load(model.path), examples.path, self.split)
-        scores: Facts = {"bits_per_byte": None, "minimal_pairs": None, "samples": [], "labels": found}
+        scores: Facts = {"bits_per_byte": None, "minimal_pairs": None, "samples": []}
+        if role == "classifier":
+            found = classify.score_rows(classify.load(model.path), examples.path, self.split)
+            share = f"{100 * found['accuracy']:.1f} ± {100 * found['standard_error']:.1f} %"
+            said = f"{share} of {found['n']:,} {self.split} rows right, macro-F1 {found['macro_f1']:.3f}"
+            scores["labels"] = found
+        else:
+            found = tag.score_rows(tag.load(model.path), examples.path, self.split)
+            said = (
+                f"F1 {100 * found['f1']:.1f} ± {100 * found['standard_error']:.1f} %, precision "
+                f"{100 * found['precision']:.1f} %, recall {100 * found['recall']:.1f} % of "
+                f"{found['spans']:,} spans in {found['n']:,} {self.split} rows"
+            )
+            scores["tags"] = found
         text = json.dumps(scores, ensure_ascii=False, indent=1)
         (bench.out / "scores.json").write_text(text + "\n", encoding="utf-8")
-        share = f"{100 * found['accuracy']:.1f} ± {100 * found['standard_error']:.1f} %"
-        bench.log(f"{share} of {found['n']:,} {self.split} rows right, macro-F1 {found['macro_f1']:.3f}")
+        bench.log(said)
         return scores
 
     def _most(self) -> int | None:

@@ -252,8 +252,8 @@ class Export(Stage):
 
 
 def _reads_only(model: Facts) -> bool:
-    """Says whether a model reads text and writes none: an encoder, a classifier."""
-    return model.get("role") in ("encoder", "classifier")
+    """Says whether a model reads text and writes none: an encoder, a classifier, a tagger."""
+    return model.get("role") in ("encoder", "classifier", "tagger")
 
 
 def _merged(model: Artifact, adapter: Artifact, bench: Bench) -> Artifact:

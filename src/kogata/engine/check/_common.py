@@ -89,9 +89,10 @@ class Examined:
         )
 
     @property
-    def label_form(self) -> bool:
-        """Whether the rows are texts with labels."""
-        return bool(self.examples) and all(example.form == "label" for _, example in self.examples)
+    def form(self) -> str | None:
+        """What all rows are of; None where they differ, or where there are none."""
+        forms = {example.form for _, example in self.examples}
+        return next(iter(forms)) if len(forms) == 1 else None
 
     @cached_property
     def rendered(self) -> list[tuple[Example, list[Rendered] | Unfit]]:

@@ -25,7 +25,7 @@ def check(examined: Examined) -> list[Finding]:
     asked = [
         (number, question, answer)
         for number, (question, answer) in enumerate(examined.normal)
-        if question and examined.examples[number][1].form != "label"
+        if question and examined.examples[number][1].form not in ("label", "tags")
     ]
     if not asked:
         return []

@@ -39,7 +39,7 @@ def check(examined: Examined) -> list[Finding]:
     torn = [question for question, given in answers.items() if len(given) > 1]
     if torn:
         count = sum(len(asked[question]) for question in torn)
-        label = "label" if examined.label_form else "answer"
+        label = {"label": "label", "tags": "marking"}.get(examined.form or "", "answer")
         found.append(
             Finding(
                 check="duplicates",
@@ -47,7 +47,7 @@ def check(examined: Examined) -> list[Finding]:
                 level="warning",
                 what=of_rows(len(torn), "has", "have", kind="question")
                 + f" more than one {label} ({counted(count, 'row')})",
-                remedy=f"keep the right {label}" if examined.label_form else "keep the better answer",
+                remedy=f"keep the right {label}" if label != "answer" else "keep the better answer",
                 count=count,
                 rows=_pairs(examined, [asked[question] for question in torn]),
             )

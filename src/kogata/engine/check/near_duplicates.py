@@ -78,7 +78,7 @@ def _pairs(examined: Examined) -> list[Pair]:
     pairs: list[Pair] = []
     for number, (question, answer) in enumerate(examined.normal):
         # Of a labelled row the text alone: one text under two labels is a contradiction, not a copy.
-        text = question if examined.examples[number][1].form == "label" else f"{question}\n{answer}"
+        text = question if examined.examples[number][1].form in ("label", "tags") else f"{question}\n{answer}"
         if len(text) < SHORTEST or text in firsts:
             continue
         firsts.add(text)

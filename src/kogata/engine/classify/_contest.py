@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -87,7 +87,7 @@ class PartBench:
 
 @dataclass(kw_only=True)
 class Contest:
-    """Trains and judges entries, keeps the best.
+    """Trains and judges entries, keeps the best. What is judged of a row, and how, a subclass may say.
 
     Args:
         task: the training rows.
@@ -97,14 +97,18 @@ class Contest:
         seconds: for all trainings together; None without a time budget.
     """
 
-    task: Task
-    heldout: Task | None
+    MEASURE: ClassVar[str] = "accuracy"
+    """By which entries are compared."""
+    AHEAD: ClassVar[str] = "points more accurate than"
+
+    task: Any
+    heldout: Any
     parts: Sequence[tuple[np.ndarray, np.ndarray]]
     bench: Bench
     seconds: float | None
-    guesses: dict[str, dict[int, np.ndarray]] = field(default_factory=dict)
+    guesses: dict[str, dict[int, list[Any]]] = field(default_factory=dict)
     table: dict[str, dict[str, Any]] = field(default_factory=dict)
-    kept: dict[str, Classifier] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict)
     steps: int = 0
     done: float = 0.0
 
@@ -123,11 +127,7 @@ class Contest:
         best = order[0]
         for entry in order:
             self._judge(entry)
-            shown = self.table[entry.name]
-            self.bench.log(
-                f"{entry.name}: {100 * shown['accuracy']:.1f} ± {100 * shown['standard_error']:.1f} % of "
-                f"{shown['n']:,} {shown['judged_on']} rows right, macro-F1 {shown['macro_f1']:.3f}"
-            )
+            self.bench.log(f"{entry.name}: {self._said(self.table[entry.name])}")
             if entry is not best and self._leads(entry, best):
                 best = entry
             keep = {best.name, asked}
@@ -136,7 +136,7 @@ class Contest:
             return next(entry for entry in order if entry.name == asked), "as asked"
         return best, self._reason(best, order)
 
-    def final(self, entry: Entry) -> Classifier:
+    def final(self, entry: Entry) -> Any:
         """Gives the entry trained on all training rows."""
         if entry.name in self.kept:
             return self.kept[entry.name]
@@ -145,7 +145,31 @@ class Contest:
     def confused(self, entry: Entry) -> list[Any]:
         """Lists the labels most often taken for each other."""
         targets, guesses = self._judged(entry.name)
-        return confused(targets, guesses, self.task.names)
+        return confused(np.array(targets), np.array(guesses), self.task.names)
+
+    # What is judged, and how
+
+    def _guess(self, made: Classifier, held: Task) -> list[Any]:
+        """Gives what it makes of each row, as JSON values."""
+        return made.probabilities(held.texts).argmax(1).tolist()
+
+    def _truth(self, task: Task) -> list[Any]:
+        """Gives what should be made of each row."""
+        return task.targets.tolist()
+
+    def _scores(self, truth: list[Any], guesses: list[Any]) -> dict[str, Any]:
+        return scores(np.array(truth), np.array(guesses), self.task.classes)
+
+    def _lead_of(self, truth: list[Any], first: list[Any], second: list[Any]) -> tuple[float, float]:
+        return lead(np.array(truth), np.array(first), np.array(second))
+
+    def _said(self, shown: Mapping[str, Any]) -> str:
+        return (
+            f"{100 * shown['accuracy']:.1f} ± {100 * shown['standard_error']:.1f} % of "
+            f"{shown['n']:,} {shown['judged_on']} rows right, macro-F1 {shown['macro_f1']:.3f}"
+        )
+
+    # Inside
 
     def _cost(self, entry: Entry) -> float:
         if self.heldout is not None:
@@ -155,9 +179,9 @@ class Contest:
 
     def _judge(self, entry: Entry) -> None:
         notes = self._notes()
-        found: dict[int, np.ndarray] = {}
+        found: dict[int, list[Any]] = {}
         if self.heldout is not None:
-            judged: list[tuple[Task, Task]] = [(self.task, self.heldout)]
+            judged: list[tuple[Any, Any]] = [(self.task, self.heldout)]
         else:
             some = self.parts[: entry.folds]
             judged = [(self.task.part(fitted), self.task.part(held)) for fitted, held in some]
@@ -165,13 +189,13 @@ class Contest:
             name = f"{entry.name}-{number}"
             if name in notes:
                 # Judged before a kill: its steps and its part of the time count as if done now.
-                found[number] = np.array(notes[name]["guesses"], dtype=np.int64)
+                found[number] = notes[name]["guesses"]
                 self.steps = int(notes[name]["steps"])
                 self.done += self._seconds(entry, fitted)
                 continue
             part = "whole" if self.heldout is not None else str(number)
             classifier = self._fit(entry, fitted, part)
-            found[number] = classifier.probabilities(held.texts).argmax(1)
+            found[number] = self._guess(classifier, held)
             if self.heldout is not None:
                 self.kept[entry.name] = classifier
             else:
@@ -180,11 +204,11 @@ class Contest:
         self.guesses[entry.name] = found
         targets, guesses = self._judged(entry.name)
         where = "held-out" if self.heldout is not None else "cross-validated"
-        self.table[entry.name] = {**scores(targets, guesses, self.task.classes), "judged_on": where}
+        self.table[entry.name] = {**self._scores(targets, guesses), "judged_on": where}
         if self.heldout is None:
             self.table[entry.name]["folds"] = len(found)
 
-    def _fit(self, entry: Entry, task: Task, part: str) -> Classifier:
+    def _fit(self, entry: Entry, task: Any, part: str) -> Any:
         cost = self._seconds(entry, task)
         limit = None
         if self.seconds is not None:
@@ -203,25 +227,25 @@ class Contest:
         self.steps += bench.steps
         return made
 
-    def _seconds(self, entry: Entry, task: Task) -> float:
+    def _seconds(self, entry: Entry, task: Any) -> float:
         """Forecasts one training on so many of the rows."""
         return entry.seconds * len(task) / len(self.task)
 
     def _folder(self, entry: Entry, part: str) -> Path:
         return self.bench.checkpoints / f"{entry.name}-{part}"
 
-    def _judged(self, name: str, folds: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def _judged(self, name: str, folds: int | None = None) -> tuple[list[Any], list[Any]]:
         found = self.guesses[name]
         chosen = sorted(found)[:folds]
         if self.heldout is not None:
-            return self.heldout.targets, found[0]
-        targets = [self.task.targets[self.parts[number][1]] for number in chosen]
-        return np.concatenate(targets), np.concatenate([found[number] for number in chosen])
+            return self._truth(self.heldout), found[0]
+        truth = [row for number in chosen for row in self._truth(self.task.part(self.parts[number][1]))]
+        return truth, [guess for number in chosen for guess in found[number]]
 
     def _lead(self, entry: Entry, other: Entry) -> tuple[float, float]:
         folds = min(len(self.guesses[entry.name]), len(self.guesses[other.name]))
         targets, first = self._judged(entry.name, folds)
-        return lead(targets, first, self._judged(other.name, folds)[1])
+        return self._lead_of(targets, first, self._judged(other.name, folds)[1])
 
     def _leads(self, entry: Entry, other: Entry) -> bool:
         gap, error = self._lead(entry, other)
@@ -231,12 +255,10 @@ class Contest:
         if len(order) == 1:
             return "the only method that could run"
         others = [entry for entry in order if entry is not best]
-        rival = max(others, key=lambda entry: self.table[entry.name]["accuracy"])
+        rival = max(others, key=lambda entry: self.table[entry.name][self.MEASURE])
         gap, error = self._lead(best, rival)
         if gap > error:
-            return (
-                f"{100 * gap:.1f} ± {100 * error:.1f} points more accurate than {rival.name} on the same rows"
-            )
+            return f"{100 * gap:.1f} ± {100 * error:.1f} {self.AHEAD} {rival.name} on the same rows"
         return (
             f"{rival.name} is {-100 * gap:+.1f} ± {100 * error:.1f} points on the same rows: "
             f"no clear lead over the cheaper method"
@@ -246,9 +268,9 @@ class Contest:
         path = self.bench.checkpoints / NOTES
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
-    def _note(self, name: str, guesses: np.ndarray) -> None:
+    def _note(self, name: str, guesses: list[Any]) -> None:
         from kogata.engine.hf_folder import write_json
 
         self.bench.checkpoints.mkdir(parents=True, exist_ok=True)
-        notes = {**self._notes(), name: {"guesses": guesses.tolist(), "steps": self.steps}}
+        notes = {**self._notes(), name: {"guesses": guesses, "steps": self.steps}}
         write_json(self.bench.checkpoints / NOTES, notes)

@@ -6,7 +6,7 @@ every epoch starts above them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from kogata.core.recipe import Clock
 from kogata.core.stage import Bench
-from kogata.engine.classify._task import Task
-from kogata.engine.encoder_stack import Stack
-from kogata.engine.encoders import Encoder, buckets, layers_of, pad
+from kogata.engine.encoder_stack import Laid, Stack
+from kogata.engine.encoders import Encoder, Row, buckets, layers_of, pad
 from kogata.engine.heap import kept as memory_kept
+from kogata.engine.keep_best import KeepBest
 from kogata.engine.loop import Objective, Outcome, Training, train
-from kogata.engine.sampler import Batch, StepBatch
+from kogata.engine.sampler import Batch, Sampler, StepBatch
 from kogata.nn.optim import AdamW, Group, Optimiser
 
 TOGETHER = 16
@@ -110,17 +110,16 @@ class LabelSampler:
 
 
 class Trainee:
-    """An encoder whose upper layers are trained on the rows of a task.
+    """An encoder whose upper layers are trained on rows.
 
     Args:
         encoder: a copy of its own; changed by training.
-        task: the rows.
+        rows: what is read.
         layers: how many upper layers are trained; None trains everything, embeddings too.
     """
 
-    def __init__(self, encoder: Encoder, task: Task, layers: int | None) -> None:
-        self.encoder = encoder
-        self.rows = encoder.rows(task.texts)
+    def __init__(self, encoder: Encoder, rows: Sequence[Row], layers: int | None) -> None:
+        self.encoder, self.rows = encoder, rows
         self.kept: list[Tensor] | None = None
         stack = layers_of(encoder.module)
         if layers is None or stack is None:
@@ -170,14 +169,28 @@ class Trainee:
         batches = [pad([self.rows[row] for row in group], self.encoder.pad_id) for group in groups]
         return torch.cat([self.encoder.pooled(batch) for batch in batches])[places]
 
+    def hidden(self, rows: Sequence[int]) -> Tensor:
+        """Computes the last hidden vectors [N, D] of rows laid end to end, which come shortest first."""
+        if self.stack is not None:
+            return self._through(self.stack, self.stack.lay([self.rows[row] for row in rows]), rows)
+        found = []
+        for start in range(0, len(rows), TOGETHER):
+            batch = pad([self.rows[row] for row in rows[start : start + TOGETHER]], self.encoder.pad_id)
+            hidden = self.encoder.hidden(batch)
+            found.append(hidden.flatten(0, 1) if batch.mask is None else hidden[batch.mask])
+        return torch.cat(found)
+
     def _laid(self, stack: Stack, rows: Sequence[int]) -> Tensor:
         laid = stack.lay([self.rows[row] for row in rows])
+        return stack.pool(self._through(stack, laid, rows), laid)
+
+    def _through(self, stack: Stack, laid: Laid, rows: Sequence[int]) -> Tensor:
         if self.kept is None:
             with torch.no_grad():
                 hidden = stack.embed(laid)
         else:
             hidden = torch.cat([self.kept[row] for row in rows]).float()
-        return stack.pool(stack.through(hidden, laid, self.start, len(stack.layers)), laid)
+        return stack.through(hidden, laid, self.start, len(stack.layers))
 
 
 class Classifying:
@@ -254,9 +267,9 @@ class PacedSchedule:
 
 def run(
     trainee: Trainee,
-    head: nn.Linear | None,
+    head: nn.Module | None,
     objective: Objective,
-    sampler: EpochSampler | LabelSampler,
+    sampler: Sampler,
     *,
     lr: float,
     steps: int,
@@ -264,8 +277,12 @@ def run(
     seconds: float | None,
     seed: int,
     bench: Bench,
+    keep: Callable[[Sequence[tuple[str, Tensor]]], KeepBest] | None = None,
 ) -> Outcome:
-    """Trains with AdamW; dropout is as the encoder's config says, its draws from the seed."""
+    """Trains with AdamW; dropout is as the encoder's config says, its draws from the seed.
+
+    `keep` makes what keeps the weights that were best, given all that is trained.
+    """
     torch.manual_seed(seed)
     named: list[tuple[str, Tensor]] = list(trainee.trained.named_parameters())
     matrices = [(f"encoder.{name}", p) for name, p in named if p.ndim > 1]
@@ -276,6 +293,7 @@ def run(
         model["head"] = head
         groups.append(Group(named=[(f"head.{name}", p) for name, p in head.named_parameters()], lr=lr))
     optimiser = Optimiser(parts={"adamw": AdamW(groups=groups, betas=BETAS, eps=1e-8)})
+    named = [pair for group in groups for pair in group.named]
     schedule = PacedSchedule(steps=steps, warmup=min(warmup, steps), clock=bench.clock, seconds=seconds)
     trainee.trained.train()
     try:
@@ -287,6 +305,7 @@ def run(
                     sampler=sampler,
                     optimiser=optimiser,
                     schedule=schedule,
+                    techniques=() if keep is None else (keep(named),),
                     clip=CLIP,
                     flops_per_token=6.0 * sum(p.numel() for _, p in matrices),
                 ),

@@ -87,7 +87,8 @@ def fit(settings: Settings, task: Task, bench: Bench) -> EncoderClassifier:
 
     encoder = task.workshop.encoder.copy()
     layers = None if settings.layers == "all" else settings.layers
-    trainee = Trainee(encoder, task, encoder.config.num_hidden_layers if layers == "auto" else layers)
+    rows = encoder.rows(task.texts)
+    trainee = Trainee(encoder, rows, encoder.config.num_hidden_layers if layers == "auto" else layers)
     steps = steps_of(settings, task.classes)
     warmup = steps // 10 if settings.warmup == "auto" else settings.warmup
     outcome = run(

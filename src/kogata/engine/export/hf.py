@@ -42,8 +42,8 @@ def write(folder: Path, out: Path, facts: dict[str, Any]) -> Written:
     for item in sorted(folder.iterdir()):
         if item.is_file() and item.name not in _OURS and item.suffix in _KEPT:
             shutil.copyfile(item, out / item.name)
-    # A classifier of n-grams has no config: Kogata alone loads it.
-    if not (out / "config.json").is_file() and not (out / "classifier.json").is_file():
+    # A classifier of n-grams, a tagger by features has no config: Kogata alone loads it.
+    if not any((out / name).is_file() for name in ("config.json", "classifier.json", "tagger.json")):
         raise DataError(
             "not a model folder", where=str(folder), found="no config.json", expected="a Hugging Face folder"
         )
@@ -67,7 +67,7 @@ def score(path: Path, texts: Sequence[str], *, end_id: int, window: int) -> Scor
 def card(facts: dict[str, Any]) -> str:
     """Writes the model card from what is known; what is not known is not in it."""
     model, corpus = facts.get("model") or facts, facts.get("corpus") or {}
-    if model.get("role") in ("encoder", "classifier"):
+    if model.get("role") in ("encoder", "classifier", "tagger"):
         return _card_of_reader(model)
     spec, training = model.get("spec") or {}, model.get("training") or {}
     language = corpus.get("language_hint")
@@ -104,8 +104,8 @@ def card(facts: dict[str, Any]) -> str:
 
 
 def _card_of_reader(model: dict[str, Any]) -> str:
-    """Writes the card of a classifier or an encoder."""
-    classifier = model["role"] == "classifier"
+    """Writes the card of a classifier, a tagger or an encoder."""
+    title, task, module = _READERS[model["role"]]
     score = (model.get("methods") or {}).get(model.get("method")) or {}
     labels = model.get("labels") or []
     rows = {
@@ -113,17 +113,17 @@ def _card_of_reader(model: dict[str, Any]) -> str:
         "parameters": _count(model.get("parameters")),
         "method": model.get("method"),
         "labels": f"{len(labels)}: {', '.join(map(str, labels[:20]))}" if labels else None,
-        "accuracy on rows not trained on": _percent(score),
+        "accuracy on rows not trained on": _percent(score, "accuracy", "n"),
+        "F1 of spans in rows not trained on": _percent(score, "f1", "spans"),
         "context": f"{_count(model['context'])} tokens" if model.get("context") else None,
     }
-    task = "text-classification" if classifier else "fill-mask"
     python = ["from transformers import pipeline", "", f'print(pipeline("{task}", ".")("…"))']
-    if classifier and not model.get("loads_in_transformers"):
-        python = ["from kogata.engine import classify", "", 'classifier = classify.load(".")']
-        python += ['print(classify.predict(classifier, ["…"]))']
+    if module and not model.get("loads_in_transformers"):
+        python = [f"from kogata.engine import {module}", "", f'loaded = {module}.load(".")']
+        python += [f'print({module}.predict(loaded, ["…"]))']
     lines = [
         "---", f"pipeline_tag: {task}", "---", "",
-        f"# {'A classifier of texts' if classifier else 'A text encoder'} made with Kogata", "",
+        f"# {title} made with Kogata", "",
         "| | |", "| --- | --- |",
         *(f"| {name} | {value} |" for name, value in rows.items() if value is not None), "",
         "```python", *python, "```", "", "Licence: not stated; it depends on the training text.", "",
@@ -131,10 +131,18 @@ def _card_of_reader(model: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _percent(score: dict[str, Any]) -> str | None:
-    if "accuracy" not in score:
+_READERS = {
+    "classifier": ("A classifier of texts", "text-classification", "classify"),
+    "tagger": ("A tagger of texts", "token-classification", "tag"),
+    "encoder": ("A text encoder", "fill-mask", None),
+}
+"""Role → what a model is called, its task on the hub, the module of ours that asks it."""
+
+
+def _percent(score: dict[str, Any], measure: str, of: str) -> str | None:
+    if measure not in score:
         return None
-    return f"{100 * score['accuracy']:.1f} ± {100 * score['standard_error']:.1f} % of {score['n']:,}"
+    return f"{100 * score[measure]:.1f} ± {100 * score['standard_error']:.1f} % of {score[of]:,}"
 
 
 def _count(value: Any) -> str | None:

@@ -45,8 +45,9 @@ class Tail(BaseModel):
 
 
 Role = Literal[
-    "text", "id", "prompt", "input", "completion", "system", "messages", "tools", "text_pair", "label"
-]
+    "text", "id", "prompt", "input", "completion", "system", "messages", "tools", "text_pair", "label",
+    "tokens", "tags", "spans",
+]  # fmt: skip
 
 Apart = float | Tail | InputPath | list[InputPath] | None
 
@@ -54,18 +55,18 @@ Apart = float | Tail | InputPath | list[InputPath] | None
 class Read(Stage):
     """Reads files of any common format and encoding, and sets some of it apart to judge by.
 
-    Reads txt, md, jsonl, json, csv, tsv, parquet and xlsx, plain or as gz or zst: a file, a folder, a
+    Reads txt, md, jsonl, json, csv, tsv, parquet, xlsx and conll, plain or as gz or zst: a file, a folder, a
     pattern, a list of them, or `hub:owner/name` when the `datasets` library is installed. Text is told from
     binary, its encoding found (UTF-8, UTF-16, Shift_JIS, EUC-JP, Western and more), and nothing is dropped
     silently: every file or row left out is counted with its reason.
 
     Text becomes a corpus, to train a model from nothing. Rows with a prompt and a completion, a question and
-    an answer, an instruction with input and output, chat messages (with tools), or a text and its label
-    become examples, to fine-tune a model. Headers are known by their usual names, Japanese ones too;
-    `columns` names others. A table of `text` and labels may be a corpus or examples: `kind: examples`, or
-    naming the label's column, makes it examples. Examples are held out by the hash of what is asked, at
-    least 20 rows where that is no more than a tenth; rows with one question, or of one `group`, stay in one
-    split, and of every label a row is trained on. `kogata check` looks at the rows without training.
+    an answer, an instruction with input and output, chat messages (with tools), a text and its label, tokens
+    and tags, or a text and marked spans become examples, to fine-tune on. Headers are known by their usual
+    names, Japanese ones too; `columns` names others. A table of `text` and labels may be either: with `kind:
+    examples`, or with the label's column named, it is examples. Examples are held out by the hash of what is
+    asked, at least 20 rows where that is no more than a tenth; rows with one question, or of one `group`,
+    stay in one split, and of every label a row is trained on. `kogata check` looks at rows without training.
 
     Held-out text is chosen by content, never by seed, so recipes that differ later are judged on the same
     text. With fewer than about five whole documents for a share, long documents are cut into parts at

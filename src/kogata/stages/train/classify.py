@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kogata.core.amounts import Cost, Forecast, format_seconds
+from kogata.core.amounts import Cost, Forecast
 from kogata.core.artifact import Kind
 from kogata.core.errors import DataError, RecipeError
 from kogata.core.receipt import Machine
@@ -18,29 +17,16 @@ from kogata.core.stage import Bench, Facts, Given, Resolved, Share, Slot, Stage,
 from kogata.core.variants import Choice
 
 if TYPE_CHECKING:
-    from kogata.engine.classify._contest import Entry
+    from kogata.engine.candidates import Candidates
     from kogata.engine.classify._task import Size
 
 BASELINES = ("ngrams", "probe")
 JUDGES = 200
 """Held-out rows that suffice to judge by; with fewer, folds of the training rows do."""
-FOLDS = 4
-MANY_ROWS = 4000
-"""With more training rows than this, methods that train the encoder are judged on one fold."""
-SHORTENED = 0.4
-"""A training is still worth it with this share of the time it would like."""
 
 
 class Method(Choice, folder="engine.classify"):
     """How texts are classified."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidates:
-    """Which methods take part, and why the others do not."""
-
-    entries: list[Entry]
-    left_out: dict[str, str]
 
 
 class Classify(Stage):
@@ -96,34 +82,22 @@ class Classify(Stage):
         chosen = self._candidates(examples, model, machine, share)
         if self.method != "auto":
             return Resolved(stage=self)
-        said = "tries " + ", ".join(
-            f"{entry.name} (about {format_seconds(entry.seconds)})" for entry in chosen.entries
-        )
-        said += "".join(f"; not {name}: {why}" for name, why in chosen.left_out.items())
-        return Resolved(stage=self, reasons={"method": f"{said}. Rows not trained on decide"})
+        return Resolved(stage=self, reasons={"method": f"{chosen.said}. Rows not trained on decide"})
 
     def forecast(self, facts: Mapping[str, Facts | None], machine: Machine, share: Share) -> Forecast:
         """Adds up the trainings that judge the methods, and that of the one kept."""
         from kogata.engine.classify._costs import SAVE_BYTES_PER_SECOND
         from kogata.engine.classify._task import size_of
-        from kogata.engine.costs import STAGE_SECONDS, TORCH_BYTES
+        from kogata.engine.costs import STAGE_SECONDS
 
         examples, model = _examples(facts), facts.get("model")
         size = size_of(examples, model, self.context)
         chosen = self._candidates(examples, model, machine, share)
-        efforts = [entry.module.forecast(entry.settings, size, machine) for entry in chosen.entries]
-        folds = self._folds(examples, size)
-        rounds = [
-            1.0 if folds is None else min(entry.folds, folds) * (1 - 1 / folds) for entry in chosen.entries
-        ]
-        likeliest = max(range(len(efforts)), key=lambda at: efforts[at].seconds)
-        if folds is not None:
-            rounds[likeliest] += 1
         saved = 4 * (size.parameters + size.body // max(1, size.layers)) if model else 20 << 20
-        seconds = STAGE_SECONDS + saved / SAVE_BYTES_PER_SECOND
-        seconds += sum(r * e.seconds for r, e in zip(rounds, efforts, strict=True))
-        if self.clocked(share) and share.seconds is not None:
-            seconds = min(seconds, share.seconds)
+        limit = share.seconds if self.clocked(share) else None
+        spent = chosen.cost(size, machine, self._folds(examples, size), limit)
+        seconds = STAGE_SECONDS + saved / SAVE_BYTES_PER_SECOND + (spent.seconds or 0.0)
+        seconds = seconds if limit is None else min(seconds, limit)
         made = {
             "spec": None,
             "architecture": (model or {}).get("architecture") or "ngrams",
@@ -140,9 +114,9 @@ class Classify(Stage):
             seconds=seconds,
             cpu_seconds=seconds * (1 + 0.8 * (machine.cores - 1)),
             joules=machine.joules(seconds),
-            tokens=round(sum(r * e.tokens for r, e in zip(rounds, efforts, strict=True))),
-            flops=sum(r * e.flops for r, e in zip(rounds, efforts, strict=True)),
-            peak_bytes=TORCH_BYTES + max(effort.bytes for effort in efforts),
+            tokens=spent.tokens,
+            flops=spent.flops,
+            peak_bytes=spent.peak_bytes,
             size_bytes=saved,
         )
         return Forecast(facts=made, cost=cost, disk_bytes=saved + 6 * size.parameters * 4)
@@ -222,73 +196,32 @@ class Classify(Stage):
 
     def _folds(self, examples: Facts, size: Size) -> int | None:
         """Gives the number of folds that judge; None where held-out rows do."""
+        from kogata.engine.candidates import FOLDS
+
         held = ((examples.get("splits") or {}).get("heldout") or {}).get("examples") or 0
         return None if held >= JUDGES else FOLDS
 
     def _candidates(self, examples: Facts, model: Facts | None, machine: Machine, share: Share) -> Candidates:
-        from kogata.engine.classify._contest import Entry
+        from kogata.engine.candidates import candidates
         from kogata.engine.classify._task import size_of
 
         size = size_of(examples, model, self.context)
-        folds = self._folds(examples, size)
-        asked = None if self.method == "auto" else self.method.name
-        entries: list[Entry] = []
-        left_out: dict[str, str] = {}
-        seconds = share.seconds if self.clocked(share) else None
-        left = None if seconds is None else 0.85 * seconds - 5
-        for name in sorted(registry.variant_names(Method.folder), key=lambda n: (n not in BASELINES, n)):
-            module = registry.variant(Method.folder, name)
-            if asked is not None and name not in (asked, *BASELINES):
-                continue
-            if module.NEEDS_ENCODER and model is None:
-                if name == asked:
-                    raise RecipeError(
-                        f"the method {name} needs a text encoder",
-                        where="train.classify, slot model",
-                        found="no model",
-                        expected="a model.read before it, for example {name: minilm}",
-                        remedy="add one, or take `method: ngrams`, which needs none",
-                    )
-                left_out[name] = "no encoder is given"
-                continue
-            settings = self.method.settings if name == asked and self.method != "auto" else module.Settings()
-            why = module.suits(size) if asked is None else None
-            if why is not None:
-                left_out[name] = why
-                continue
-            effort = module.forecast(settings, size, machine)
-            dear = name not in BASELINES
-            judged = 1 if dear and size.rows > MANY_ROWS else FOLDS
-            if left is not None:
-                judged, why = _within(left, effort.seconds, folds and judged, must=name == asked or not dear)
-                if why is not None:
-                    left_out[name] = why
-                    continue
-                rounds = 1.0 if folds is None else judged * (1 - 1 / folds) + dear
-                left = max(0.0, left - rounds * effort.seconds)
-            entries.append(
-                Entry(name=name, module=module, settings=settings, seconds=effort.seconds, folds=judged)
-            )
-        return Candidates(entries=entries, left_out=left_out)
-
-
-def _within(left: float, seconds: float, folds: int | None, *, must: bool) -> tuple[int, str | None]:
-    """Chooses on how many folds a method is judged in the time left; says why where it cannot be at all."""
-    if folds is None:
-        fits = SHORTENED * seconds <= left
-        return 1, None if fits or must else _too_long(seconds, left)
-    for count in (4, 2, 1):
-        if count <= folds and (count * (1 - 1 / FOLDS) + 1) * seconds <= left:
-            return count, None
-    fits = SHORTENED * 2 * seconds <= left
-    return 1, None if fits or must else _too_long(2 * seconds, left)
-
-
-def _too_long(seconds: float, left: float) -> str:
-    return f"would take about {format_seconds(seconds)} of the {format_seconds(left)} left"
+        return candidates(
+            Method.folder,
+            BASELINES,
+            self.method,
+            size,
+            machine,
+            encoder=model is not None,
+            folds=self._folds(examples, size),
+            seconds=share.seconds if self.clocked(share) else None,
+            where="train.classify",
+        )
 
 
 def _check_folds(parts: list[Any], task: Any) -> list[Any]:
+    from kogata.engine.candidates import FOLDS
+
     if len(parts) < FOLDS:
         groups, judged = len(set(task.groups.tolist())), sum(len(held) for _, held in parts)
         raise DataError(

@@ -47,4 +47,4 @@ def shape_of(config: dict[str, Any]) -> dict[str, Any] | None:
 
 def layered(shape: dict[str, Any] | None) -> bool:
     """Says whether single layers of a model can be left out, and held in another form."""
-    return shape is not None and shape["kind"] in LAYERED
+    return shape is not None and "layers" in shape and shape["kind"] in LAYERED

@@ -21,7 +21,10 @@ from kogata.engine.convert import fill, load_spec
 from kogata.engine.finetune_costs import Hold
 from kogata.engine.foreign import load_any
 from kogata.engine.heap import trim
-from kogata.engine.hf_folder import safetensors_head, weight_files
+from kogata.engine.hf_config import try_spec
+from kogata.engine.hf_folder import read_config, safetensors_head, weight_files
+from kogata.engine.layered import Layers
+from kogata.engine.load import Foreign
 from kogata.engine.streamed import Stream
 from kogata.nn.decoder import Block, Decoder
 from kogata.nn.held import Bfloat16, HeldLinear, Int8
@@ -30,23 +33,33 @@ FORMS = {"bf16": Bfloat16, "int8": Int8}
 _TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
-def load_base(folder: Path, hold: Hold, streamed: Path | None = None) -> tuple[Decoder, str]:
+def load_base(
+    folder: Path, hold: Hold, streamed: Path | None = None, recompute: bool = False
+) -> tuple[Any, str]:
     """Reads a model folder; gives the decoder and the fingerprint of its weights as they are in the file.
 
     Args:
         folder: the model.
         hold: how the linear layers of the blocks are held; everything else stays in float32.
         streamed: the file that `disk` writes and reads.
+        recompute: of a model that only transformers can build, whether its layers are computed again.
 
     Raises:
-        DataError: see `load_decoder`.
+        DataError: see `load_decoder`; the layers of a module of transformers are not understood.
     """
     if hold == "fp32":
         decoder = load_any(folder)
-        return decoder, fingerprint(decoder)
+        mark = fingerprint(decoder)
+        if recompute and isinstance(decoder, Foreign):
+            decoder.layers = Layers(decoder.model, recompute).check()
+        return decoder, mark
+    stream = Stream(streamed) if streamed is not None and hold == "disk" else None
+    if try_spec(read_config(folder)) is None:
+        from kogata.engine.foreign_held import load_held
+
+        return load_held(folder, *_reader(folder), hold, stream, recompute)
     decoder = Decoder(load_spec(folder), seed=None)
     blocks, mark = decoder.layers(), Fingerprint()
-    stream = Stream(streamed) if streamed is not None and hold == "disk" else None
     names, get = _reader(folder)
     narrowed = 0
 

@@ -11,6 +11,8 @@ from kogata.core.receipt import Machine
 from kogata.core.variants import Choice
 from kogata.engine import finetune_costs as costs
 from kogata.engine.finetune._common import Work
+from kogata.engine.finetune._foreign import refuse_layers_of
+from kogata.engine.foreign_shape import layered
 from kogata.nn.spec import ModelSpec
 
 
@@ -32,7 +34,7 @@ def plan_form(
     *,
     batch: int,
     room: int | None,
-    foreign: bool = False,
+    foreign: dict[str, Any] | None = None,
 ) -> tuple[costs.Form, str]:
     """Chooses what is done to fit the memory, and says what it costs.
 
@@ -44,23 +46,32 @@ def plan_form(
         machine: for the times.
         batch: rows of a step.
         room: bytes of one process; None: no budget.
-        foreign: whether the model runs in transformers' module, which has one form alone.
+        foreign: what is known of a model that runs in transformers' module.
 
     Raises:
-        RecipeError: weights that are trained or merged are to be held in fewer bits.
+        RecipeError: weights that are trained or merged are to be held in fewer bits, or those of a model
+            whose layers are not understood.
     """
     settings: Asked = asked
     narrow = getattr(settings.method.variant, "narrow", lambda _: False)(settings.method.settings)
-    narrow = narrow and not settings.merge and machine.device == "cpu" and not foreign
+    narrow = narrow and not settings.merge and machine.device == "cpu"
+    known = foreign is None or layered(foreign)
+    if foreign is not None:
+        asked = [f"{name}: {getattr(settings, name)}" for name in ("hold", "recompute")]
+        if settings.hold not in ("auto", "fp32") or settings.recompute is True:
+            refuse_layers_of(foreign, ", ".join(asked))
+        # DoRA begins with the lengths of the weights as they are.
+        narrow = narrow and known and not getattr(settings.method.settings, "dora", False)
     if settings.hold not in ("auto", "fp32") and not narrow:
         raise RecipeError(
             "weights that are trained or merged cannot be held in fewer bits",
             where="hold of train.finetune",
             found=f"hold: {settings.hold} with method {settings.method.name}, merge: {settings.merge}",
-            expected="hold: fp32, or an adapter without PiSSA that is not merged, on a processor",
+            expected="hold: fp32, or an adapter without PiSSA that is not merged, on a processor; of a model "
+            "that only transformers can build, lora without DoRA",
         )
     again = [False, True] if settings.recompute == "auto" else [settings.recompute]
-    again = [False] if foreign else again
+    again = again if known else [False]
     holds: list[costs.Hold] = ["fp32", "bf16"] if narrow else ["fp32"]
     if settings.hold != "auto":
         holds = [settings.hold]

@@ -13,6 +13,7 @@ from kogata.engine.finetune._common import Tuning, Work
 from kogata.engine.finetune_costs import Form
 from kogata.engine.foreign import ForeignPacked
 from kogata.engine.heap import give_back
+from kogata.engine.layered import Layers
 from kogata.engine.load import Foreign
 from kogata.engine.objectives import TrainedTokens
 from kogata.engine.rows import RowSampler
@@ -60,8 +61,11 @@ def make_ready(
         spec: stands for the shape of a model that only transformers can build.
     """
     give_back()
-    decoder, mark = load_base(model, form.hold, bench.checkpoints / f"weights-{bench.rank}.bin")
+    streamed = bench.checkpoints / f"weights-{bench.rank}.bin"
+    decoder, mark = load_base(model, form.hold, streamed, form.recompute)
     decoder = decoder.to(bench.device)
+    if isinstance(decoder, Foreign) and decoder.layers is None and getattr(settings, "top", "all") != "all":
+        decoder.layers = Layers(decoder.model).check()
     more = {"encode": _encoder(model)} if getattr(module, "ENCODES", False) else {}
     tuning: Tuning = module.apply(decoder, settings, bench.seed, **more)
     kernels = Kernels.build() if bench.device == "cpu" and bench.machine.compiler else None

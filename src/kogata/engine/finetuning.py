@@ -22,7 +22,7 @@ from kogata.engine.finetune._common import Work
 from kogata.engine.finetune_ready import Ready, make_ready
 from kogata.engine.finetune_trials import CLIP, Trained, Tries, build_optimiser
 from kogata.engine.foreign import save_any
-from kogata.engine.frozen import LARGEST_HALF, KeptOutputs
+from kogata.engine.frozen import KeptOutputs, keep_outputs
 from kogata.engine.general import GeneralText, language_of, said
 from kogata.engine.heap import give_back, kept
 from kogata.engine.hf_folder import copy_tokenizer, write_json
@@ -250,12 +250,7 @@ def _kept_outputs(
     seen = None if length.steps is None else length.steps * job.batch / len(rows)
     if first <= 0 or group.world > 1 or (seen is not None and seen <= 1):
         return None
-    batch = rows.pack([0])
-    assert batch.documents is not None
-    with torch.no_grad():
-        x = packed.blocks(packed.decoder.embed(batch.inputs[0]), batch.documents[0], 0, first)
-    half = float(x.abs().max()) < LARGEST_HALF
-    outputs = KeptOutputs(bench.checkpoints / "frozen.bin", rows, packed.decoder.spec.width, half)
+    outputs = keep_outputs(packed, rows, first, bench.checkpoints / "frozen.bin")
     bench.log(
         f"outputs of the {first} frozen layers are kept after the first pass: {format_bytes(outputs.bytes)}"
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,27 @@ from kogata.engine.rows import Rows
 
 LARGEST_HALF = 3e4
 """Values beyond are kept in float32: half precision ends at 65,504."""
+
+
+def keep_outputs(packed: Any, rows: Rows, first: int, path: Path) -> KeptOutputs:
+    """Opens the file for the outputs of the layers below `first`; one row says which precision holds them.
+
+    Args:
+        packed: a `PackedHidden`, or what stands for it.
+        rows: whose outputs will be kept.
+        first: the lowest trained layer.
+        path: of the file.
+    """
+    batch = rows.pack([0])
+    assert batch.documents is not None
+    below = getattr(packed, "below", None)
+    with torch.no_grad():
+        if below is not None:
+            x, width = below(batch, first), packed.width
+        else:
+            x = packed.blocks(packed.decoder.embed(batch.inputs[0]), batch.documents[0], 0, first)
+            width = packed.decoder.spec.width
+    return KeptOutputs(path, rows, width, half=float(x.abs().max()) < LARGEST_HALF)
 
 
 class KeptOutputs:

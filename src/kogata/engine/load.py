@@ -83,6 +83,8 @@ class Foreign(nn.Module):
         self.context = context
         self.tuner: Any = None
         """What peft put into the module, where it did."""
+        self.layers: Any = None
+        """Its `Layers`, where they have been asked for."""
 
     @property
     def head_weight(self) -> Tensor:

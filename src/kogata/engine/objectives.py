@@ -89,7 +89,7 @@ class TrainedTokens:
         assert isinstance(batch, PackedBatch) and batch.documents is not None and batch.weights is not None
         own = getattr(self.packed, "loss", None)
         if own is not None:
-            return own(batch, scale)
+            return own(batch, scale, self.first, self.kept)
         for mixture in self.mixtures:
             mixture.part_of_step = float(batch.weights.sum()) * scale
         x, ends = self._below(batch), batch.documents[0]

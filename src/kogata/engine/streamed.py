@@ -6,6 +6,7 @@ and the one that is read ahead, upwards in the forward pass and downwards in the
 
 from __future__ import annotations
 
+import math
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -111,14 +112,21 @@ class OnDisk:
         stream: the file.
         layer: the layer's number in it.
         at: where the matrix begins in the layer, in bytes.
-        shape: (outputs, inputs).
+        shape: (outputs, inputs), or more dimensions.
     """
 
     def __init__(self, stream: Stream, layer: int, at: int, shape: tuple[Any, ...]) -> None:
         self.stream, self.number, self.at, self.shape = stream, layer, at, shape
-        self.size = 2 * shape[0] * shape[1]
+        self.size = 2 * math.prod(shape)
+        self.bytes = 0
+        """What it takes in memory while nobody reads it."""
 
     def wide(self) -> Tensor:
         """Reads, and widens."""
-        data = self.stream.layer(self.number)[self.at : self.at + self.size]
-        return data.view(torch.bfloat16).view(self.shape).float()
+        return self.rows(0, math.prod(self.shape[:-1])).view(self.shape)
+
+    def rows(self, first: int, last: int) -> Tensor:
+        """Reads and widens some rows, all but the last dimension taken as one."""
+        row = 2 * self.shape[-1]
+        data = self.stream.layer(self.number)[self.at + first * row : self.at + last * row]
+        return data.view(torch.bfloat16).view(last - first, -1).float()

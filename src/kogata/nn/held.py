@@ -32,10 +32,15 @@ class Bfloat16:
 
     def __init__(self, weight: Tensor) -> None:
         self.narrow = weight.detach().to(torch.bfloat16)
+        self.shape, self.bytes = tuple(weight.shape), 2 * weight.numel()
 
     def wide(self) -> Tensor:
         """Widens."""
         return self.narrow.float()
+
+    def rows(self, first: int, last: int) -> Tensor:
+        """Widens some rows, all but the last dimension taken as one."""
+        return self.narrow.view(-1, self.shape[-1])[first:last].float()
 
 
 class Int8:
@@ -43,12 +48,18 @@ class Int8:
 
     def __init__(self, weight: Tensor) -> None:
         weight = weight.detach()
-        self.scale = weight.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127
+        self.scale = weight.abs().amax(-1, keepdim=True).clamp(min=1e-12) / 127
         self.narrow = (weight / self.scale).round_().to(torch.int8)
+        self.shape, self.bytes = tuple(weight.shape), weight.numel() + 4 * self.scale.numel()
 
     def wide(self) -> Tensor:
         """Widens."""
         return self.narrow.float().mul_(self.scale)
+
+    def rows(self, first: int, last: int) -> Tensor:
+        """Widens some rows, all but the last dimension taken as one."""
+        narrow = self.narrow.view(-1, self.shape[-1])[first:last]
+        return narrow.float().mul_(self.scale.view(-1, 1)[first:last])
 
 
 class HeldLinear(nn.Module):

@@ -159,7 +159,7 @@ class PackedHidden:
         if not self.recompute or not torch.is_grad_enabled():
             return compute(x, *more)
         # What is trained lies in the block: the result needs a gradient even where x does not.
-        return _Again.apply(x, x.new_zeros(()).requires_grad_(), compute, more)
+        return Again.apply(x, x.new_zeros(()).requires_grad_(), compute, more)
 
     def _heads(self, turn: tuple[Tensor, Tensor] | None, ends: list[int], shared: int) -> _Heads:
         spec, kernels = self.decoder.spec, self.kernels
@@ -187,7 +187,7 @@ class PackedHidden:
         return _Norm.apply(x, norm.weight, self.kernels, self.decoder.spec.norm_eps)
 
 
-class _Again(torch.autograd.Function):
+class Again(torch.autograd.Function):
     """Keeps a block's input alone and computes the block again for its gradients.
 
     torch has the same in `torch.utils.checkpoint`, whose first call imports a compiler for seconds.

@@ -149,6 +149,14 @@ class UpperLayers(VariantSettings):
         "third where a short trial comes within 2 % of the held-out loss of all, else all",
     )
 
+    def first(self, layers: int) -> int:
+        """Gives the lowest layer that is changed, of so many."""
+        return first_layer(self.top, layers)
+
+    def lowest(self, spec: ModelSpec, method: str) -> int:
+        """Gives the lowest layer that a method changes; see `lowest_layer`."""
+        return lowest_layer(self.top, spec, method)
+
 
 def lowest_layer(top: Top, spec: ModelSpec, method: str) -> int:
     """Gives the lowest layer that a method changes.
@@ -248,6 +256,17 @@ def refuse_modules(config: Mapping[str, Any], where: str, what: str) -> None:
         )
 
 
+def unfit(where: str, found: str, expected: str) -> DataError:
+    """Says that a saved adapter is for another model."""
+    return DataError(
+        "the adapter is for another model",
+        where=where,
+        found=found,
+        expected=expected,
+        remedy="read the model that it was trained on",
+    )
+
+
 def refuse_left(left: Mapping[str, Any], where: str) -> None:
     """Refuses a saved adapter of which tensors are left over.
 
@@ -255,10 +274,5 @@ def refuse_left(left: Mapping[str, Any], where: str) -> None:
         DataError: with their names.
     """
     if left:
-        raise DataError(
-            "the adapter is for another model",
-            where=where,
-            found=f"{len(left)} tensors without a layer here: {', '.join(sorted(left)[:3])}",
-            expected="changes of the linear layers in this model's blocks",
-            remedy="read the model that it was trained on",
-        )
+        found = f"{len(left)} tensors without a layer here: {', '.join(sorted(left)[:3])}"
+        raise unfit(where, found, "changes of the linear layers in this model's blocks")

@@ -8,9 +8,8 @@ from typing import Any
 
 from pydantic import Field
 
-from kogata.core.errors import DataError
 from kogata.core.variants import VariantSettings
-from kogata.engine.finetune._common import Tuning
+from kogata.engine.finetune._common import Tuning, unfit
 from kogata.nn.spec import ModelSpec
 
 Encode = Callable[[str], list[int]]
@@ -69,11 +68,6 @@ def read(config: dict[str, Any], tensors: dict[str, Any], width: int, where: str
     vectors = tensors.get("prompt_embeddings")
     count = int(config.get("num_virtual_tokens") or 0)
     if vectors is None or list(vectors.shape) != [count, width] or len(tensors) != 1:
-        raise DataError(
-            "the adapter is for another model",
-            where=where,
-            found=", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items()) or "nothing",
-            expected=f"prompt_embeddings [{count}, {width}] alone",
-            remedy="read the model that it was trained on",
-        )
+        found = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items()) or "nothing"
+        raise unfit(where, found, f"prompt_embeddings [{count}, {width}] alone")
     return vectors.float()

@@ -26,11 +26,10 @@ from kogata.engine.finetune._common import (
     Tuning,
     UpperLayers,
     Work,
-    first_layer,
     lora_lr,
-    lowest_layer,
     refuse_left,
     targets,
+    unfit,
 )
 from kogata.nn.spec import ModelSpec
 
@@ -60,7 +59,7 @@ class Settings(UpperLayers):
 
 def work(spec: ModelSpec, settings: Settings) -> Work:
     """Counts what is trained."""
-    first = lowest_layer(settings.top, spec, "adapter")
+    first = settings.lowest(spec, "adapter")
     count = (spec.layers - first) * (2 if settings.form == "behind" else 1)
     matrices = count * 2 * settings.size * spec.width
     kept = count * (spec.width + settings.size) // (spec.layers - first)
@@ -83,7 +82,7 @@ def apply(decoder: Any, settings: Settings, seed: int) -> Tuning:
     """Puts narrow parts into the layers and freezes everything else."""
     import torch
 
-    first = first_layer(settings.top, decoder.spec.layers)
+    first = settings.first(decoder.spec.layers)
     generator = torch.Generator().manual_seed(seed)
     decoder.requires_grad_(False)
     made = _put(decoder, first, settings.form, settings.size, settings.factor)
@@ -151,12 +150,10 @@ def load(decoder: Any, config: dict[str, Any], tensors: dict[str, Any], where: s
         for leaf in LEAVES:
             value, own = left.pop(f"{stem}.{leaf}", None), getattr(part, leaf)
             if value is None or value.shape != own.shape:
-                raise DataError(
-                    "the adapter is for another model",
+                raise unfit(
                     where=f"{where}: {stem}.{leaf}",
                     found="no such tensor" if value is None else str(list(value.shape)),
                     expected=str(list(own.shape)),
-                    remedy="read the model that it was trained on",
                 )
             own.data = value.float()
     refuse_left(left, where)

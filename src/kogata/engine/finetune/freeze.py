@@ -27,6 +27,8 @@ from kogata.nn.ffns import ffn_matrices
 from kogata.nn.spec import ModelSpec
 
 MAKES = "model"
+FOREIGN = True
+"""Whether it trains models that only transformers can build."""
 
 
 class Settings(VariantSettings):
@@ -55,9 +57,23 @@ def lr(spec: ModelSpec, settings: Settings) -> tuple[float, str]:
 
 def apply(decoder: Any, settings: Settings, seed: int) -> Tuning:
     """Makes the upper layers' weights trained and freezes everything else."""
-    first = first_layer(settings.top, decoder.spec.layers)
     decoder.requires_grad_(False)
+    if decoder.spec is None:
+        return _in_module(decoder, settings)
+    first = first_layer(settings.top, decoder.spec.layers)
     for part in (*decoder.layers()[first:], decoder.norm):
         part.requires_grad_(True)
     named = [(name, weight) for name, weight in decoder.named_parameters() if weight.requires_grad]
+    return Tuning(groups=[(named, 1.0)], first=first)
+
+
+def _in_module(decoder: Any, settings: Settings) -> Tuning:
+    """Does the same in transformers' own module."""
+    layers = decoder.layers
+    first = first_layer(settings.top, len(layers))
+    for module in layers.modules[first:]:
+        module.requires_grad_(True)
+    for vector in layers.behind():
+        vector.requires_grad_(True)
+    named = [(name, weight) for name, weight in decoder.model.named_parameters() if weight.requires_grad]
     return Tuning(groups=[(named, 1.0)], first=first)

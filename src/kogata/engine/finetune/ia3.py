@@ -12,17 +12,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kogata.core.errors import DataError
 from kogata.engine.finetune._common import (
     Target,
     Tuning,
     UpperLayers,
     Work,
-    first_layer,
-    lowest_layer,
     refuse_left,
     refuse_modules,
     targets,
+    unfit,
 )
 from kogata.nn.spec import ModelSpec
 
@@ -38,7 +36,7 @@ class Settings(UpperLayers):
 
 def work(spec: ModelSpec, settings: Settings) -> Work:
     """Counts what is trained."""
-    first = lowest_layer(settings.top, spec, "ia3")
+    first = settings.lowest(spec, "ia3")
     count = (spec.layers - first) * (2 * spec.kv_width + spec.ffn_width)
     kept = spec.q_width + 2 * spec.kv_width + spec.ffn_width
     return Work(trained=count, added=count, first=first, rank_floats=kept)
@@ -58,7 +56,7 @@ def apply(decoder: Any, settings: Settings, seed: int) -> Tuning:
     """Puts factors of one into the layers and freezes everything else."""
     from kogata.nn.adapters.scaled import Scaled
 
-    first = first_layer(settings.top, decoder.spec.layers)
+    first = settings.first(decoder.spec.layers)
     decoder.requires_grad_(False)
     made: list[tuple[Target, Scaled]] = []
     for target in list(targets(decoder)):
@@ -135,12 +133,10 @@ def load(decoder: Any, config: dict[str, Any], tensors: dict[str, Any], where: s
         module = Scaled(target.module, pieces)
         factors = torch.cat(list(found.values()))
         if factors.shape != module.factors.shape or (inputs and len(target.pieces) > 1):
-            raise DataError(
-                "the adapter is for another model",
+            raise unfit(
                 where=f"{where}: {', '.join(found)}",
                 found=f"{len(factors)} factors",
                 expected=f"{len(module.factors)}, of all inputs or of some pieces' outputs",
-                remedy="read the model that it was trained on",
             )
         module.factors.data = factors
         target.put(module)

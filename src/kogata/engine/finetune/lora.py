@@ -23,12 +23,11 @@ from kogata.engine.finetune._common import (
     Tuning,
     UpperLayers,
     Work,
-    first_layer,
     layer_shapes,
     lora_lr,
-    lowest_layer,
     refuse_left,
     targets,
+    unfit,
 )
 from kogata.nn.spec import ModelSpec
 
@@ -88,7 +87,7 @@ def _chosen(spec: ModelSpec, settings: Settings) -> dict[str, tuple[int, int]]:
 
 def work(spec: ModelSpec, settings: Settings) -> Work:
     """Counts what is trained."""
-    first = lowest_layer(settings.top, spec, "lora")
+    first = settings.lowest(spec, "lora")
     shapes = _chosen(spec, settings).values()
     each = sum(settings.rank * (rows + columns) + (rows if settings.dora else 0) for rows, columns in shapes)
     count = (spec.layers - first) * each
@@ -114,7 +113,7 @@ def apply(decoder: Any, settings: Settings, seed: int) -> Tuning:
     spec = decoder.spec
     if spec is None:
         return _in_peft(decoder, settings, seed)
-    names, first = set(_chosen(spec, settings)), first_layer(settings.top, spec.layers)
+    names, first = set(_chosen(spec, settings)), settings.first(spec.layers)
     generator = torch.Generator().manual_seed(seed)
     decoder.requires_grad_(False)
     made: list[tuple[Target, LowRank]] = []
@@ -140,17 +139,17 @@ def apply(decoder: Any, settings: Settings, seed: int) -> Tuning:
 def _in_peft(decoder: Any, settings: Settings, seed: int) -> Tuning:
     from kogata.engine.finetune import peft
 
+    first = settings.first(len(decoder.layers)) if settings.top != "all" else 0
     config = {
         "peft_type": PEFT_TYPE,
         "r": settings.rank,
         "lora_alpha": settings.scale * (settings.rank**0.5 if settings.rslora else settings.rank),
         "use_rslora": settings.rslora,
         "use_dora": settings.dora,
-        "target_modules": settings.layers or "all-linear",
+        "target_modules": decoder.layers.linear(first) if first else "all-linear",
     }
-    return peft.tuning_of(
-        peft.put(decoder, config, 0, seed, "method.lora of train.finetune"), -1, settings.b_ratio
-    )
+    model = peft.put(decoder, config, 0, seed, "method.lora of train.finetune")
+    return peft.tuning_of(model, first or -1, settings.b_ratio)
 
 
 def _save(made: list[tuple[Target, Any]], settings: Settings, folder: Path, base: str | None) -> None:
@@ -247,12 +246,10 @@ def load(decoder: Any, config: dict[str, Any], tensors: dict[str, Any], where: s
         left_b = [part for part in (take(peer, "lora_B") for peer in found) if part is not None]
         b = torch.cat(left_b) if left_b else a.new_zeros(0, rank)
         if a.shape != module.a.shape or b.shape != module.b.shape:
-            raise DataError(
-                "the adapter is for another model",
+            raise unfit(
                 where=f"{where}: {', '.join(found)}",
                 found=f"A {list(a.shape)}, B {list(b.shape)}",
                 expected=f"A {list(module.a.shape)}, B {list(module.b.shape)}",
-                remedy="read the model that it was trained on",
             )
         module.a.data, module.b.data = a, b
         if module.length is not None:

@@ -25,11 +25,10 @@ from kogata.engine.finetune._common import (
     Tuning,
     UpperLayers,
     Work,
-    first_layer,
     layer_shapes,
     lora_lr,
-    lowest_layer,
     targets,
+    unfit,
 )
 from kogata.nn.spec import ModelSpec
 
@@ -50,6 +49,7 @@ NOT_LAYERS = {
     "trainable_tokens",
 }
 """Tuners of something else than linear layers."""
+OWN_LAYERS = "tensors of the model's own linear layers"
 INSTALL = "pip install 'kogata[peft]'"
 
 
@@ -95,9 +95,21 @@ def tuners() -> list[str]:
     return [name for name in names if name not in OWN | STEPPED | NOT_LAYERS | {"mixed"}]
 
 
+def need(where: str) -> None:
+    """Refuses to go on where peft is not installed.
+
+    Raises:
+        EnvironmentProblem: with what installs it.
+    """
+    if importlib.util.find_spec("peft") is None:
+        raise EnvironmentProblem(
+            "the library peft is not installed", where=where, found="no package peft", remedy=INSTALL
+        )
+
+
 def work(spec: ModelSpec, settings: Settings) -> Work:
     """Counts what is trained, roughly: each tuner has a count of its own."""
-    first = lowest_layer(settings.top, spec, "peft")
+    first = settings.lowest(spec, "peft")
     need(WHERE)
     rank = settings.settings.get("r", 16)
     rank = rank if isinstance(rank, int) and rank > 0 else 16
@@ -121,10 +133,15 @@ def lr(spec: ModelSpec, settings: Settings) -> tuple[float, str]:
 def apply(decoder: Any, settings: Settings, seed: int) -> Tuning:
     """Puts the tuner's layers in the place of the linear ones and freezes everything else."""
     if decoder.spec is None:
+        first = settings.first(len(decoder.layers)) if settings.top != "all" else 0
         chosen = settings.settings.get("target_modules", "all-linear")
+        if first and not (isinstance(chosen, str) and chosen != "all-linear"):
+            every = decoder.layers.linear(first)
+            ends = ("",) if chosen == "all-linear" else tuple(f".{name}" for name in chosen)
+            chosen = [name for name in every if name.endswith(ends)]
         config = {**settings.settings, "peft_type": settings.tuner.upper(), "target_modules": chosen}
-        return tuning_of(put(decoder, config, 0, seed, WHERE))
-    first = first_layer(settings.top, decoder.spec.layers)
+        return tuning_of(put(decoder, config, 0, seed, WHERE), first or -1)
+    first = settings.first(decoder.spec.layers)
     names = list(layer_shapes(decoder.spec))
     chosen: Any = settings.settings.get("target_modules", names)
     if settings.top != "all" and isinstance(chosen, Sequence) and not isinstance(chosen, str):
@@ -180,20 +197,10 @@ def load(decoder: Any, config: dict[str, Any], tensors: dict[str, Any], where: s
     try:
         found = set_peft_model_state_dict(model, tensors)
     except (RuntimeError, KeyError, ValueError) as error:
-        raise _unfit(where, str(error).splitlines()[0][:300]) from None
+        raise unfit(where, str(error).splitlines()[0][:300], OWN_LAYERS) from None
     if found.unexpected_keys:
-        raise _unfit(where, ", ".join(found.unexpected_keys[:3]))
+        raise unfit(where, ", ".join(found.unexpected_keys[:3]), OWN_LAYERS)
     decoder.requires_grad_(False)
-
-
-def _unfit(where: str, found: str) -> DataError:
-    return DataError(
-        "the adapter is for another model",
-        where=where,
-        found=found,
-        expected="tensors of the model's own linear layers",
-        remedy="read the model that it was trained on",
-    )
 
 
 def put(decoder: Any, settings: dict[str, Any], first: int, seed: int, where: str) -> Any:
@@ -276,15 +283,3 @@ def _refused(where: str, found: str) -> RecipeError:
         expected="what peft's page of the tuner says",
         remedy="change its settings, or take `method: lora`",
     )
-
-
-def need(where: str) -> None:
-    """Refuses to go on where peft is not installed.
-
-    Raises:
-        EnvironmentProblem: with what installs it.
-    """
-    if importlib.util.find_spec("peft") is None:
-        raise EnvironmentProblem(
-            "the library peft is not installed", where=where, found="no package peft", remedy=INSTALL
-        )

@@ -25,19 +25,18 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from kogata.core.errors import DataError, RecipeError
+from kogata.core.errors import RecipeError
 from kogata.engine.finetune._common import (
     Target,
     Tuning,
     UpperLayers,
     Work,
-    first_layer,
     layer_shapes,
     lora_lr,
-    lowest_layer,
     refuse_left,
     refuse_modules,
     targets,
+    unfit,
 )
 from kogata.nn.spec import ModelSpec
 
@@ -101,7 +100,7 @@ def _written_rank(count: int, shape: tuple[int, int]) -> int:
 
 def work(spec: ModelSpec, settings: Settings) -> Work:
     """Counts what is trained."""
-    first = lowest_layer(settings.top, spec, "sparse")
+    first = settings.lowest(spec, "sparse")
     layers = spec.layers - first
     count = layers * sum(_counts(spec, settings).values())
     if settings.form == "blocks":
@@ -124,7 +123,7 @@ def lr(spec: ModelSpec, settings: Settings) -> tuple[float, str]:
 
 def apply(decoder: Any, settings: Settings, seed: int) -> Tuning:
     """Puts changes of some weights beside the linear layers and freezes everything else."""
-    first = first_layer(settings.top, decoder.spec.layers)
+    first = settings.first(decoder.spec.layers)
     decoder.requires_grad_(False)
     above = [target for target in list(targets(decoder)) if target.layer >= first]
     put = _put_blocks if settings.form == "blocks" else _put_scattered
@@ -268,13 +267,11 @@ def load(decoder: Any, config: dict[str, Any], tensors: dict[str, Any], where: s
             if len(weight) != len(rows) or int(rows.max()) >= stop - start or (
                 int(columns.max()) >= layer.in_features
             ):  # fmt: skip
-                raise DataError(
-                    "the adapter is for another model",
+                raise unfit(
                     where=f"{where}: {peer}",
                     found=f"{len(weight)} weights at {len(rows)} places up to row {int(rows.max())}, "
                     f"column {int(columns.max())}",
                     expected=f"places within {stop - start} rows and {layer.in_features} columns",
-                    remedy="read the model that it was trained on",
                 )
             places.append((rows + start) * layer.in_features + columns)
             values.append(weight.float())

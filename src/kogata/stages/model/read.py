@@ -135,6 +135,7 @@ def _written_bytes(source: Source) -> int:
 
 
 def _facts(source: Source, folder: Path | None) -> Facts:
+    from kogata.engine.foreign_shape import shape_of
     from kogata.engine.sources import end_id_of
 
     facts: dict[str, Any] = {
@@ -144,6 +145,7 @@ def _facts(source: Source, folder: Path | None) -> Facts:
         "parameters": source.parameters,
         "vocab_size": source.spec.vocab_size if source.spec else source.config.get("vocab_size"),
         "context": source.context,
+        "shape": None if source.spec or source.role != "decoder" else shape_of(source.config),
         "tokenizer_digest": None,
         "end_id": end_id_of(source, folder),
         "source": None if Path(source.name).is_absolute() else source.name,

@@ -353,8 +353,8 @@ class Finetune(Stage):
         )
         return finetune(job, bench)
 
-    def _spec(self, facts: Mapping[str, Facts | None]) -> tuple[Any, bool]:
-        """Gives the model's shape, and whether it stands for one that only transformers can build."""
+    def _spec(self, facts: Mapping[str, Facts | None]) -> tuple[Any, Any]:
+        """Gives the model's shape, and what is known of one that only transformers can build."""
         from kogata.engine.finetune._foreign import base_spec
 
         model = facts["model"]

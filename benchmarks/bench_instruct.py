@@ -7,8 +7,9 @@ Which row is which is known to this script alone. Parts:
 
     noise   rows of any length: caught are planted rows that are ruled out, alarms are others that are
     train   rows with prompts up to 250 characters: SmolLM2-135M on the whole noisy set, and on what the
-            default selection leaves of it, one pass each, same settings, rate and seed. Seconds are those of
-            choosing and training; loss is of the answers of clean rows set apart, by one code for all arms.
+            default selection leaves of it, one pass each, same settings, rate and seed; how many rows a step
+            has is left to the stage, which takes fewer where there are fewer. Seconds are those of choosing
+            and training; loss is of the answers of clean rows set apart, by one code for all arms.
             `--control` adds an arm: as much by chance.
 
     python benchmarks/bench_instruct.py --full [--part noise|train] [--rows FOLDER] [--control]
@@ -35,7 +36,7 @@ MOST_PROMPT = 250
 HELDOUT = 200
 QUICK_ROWS, QUICK_HELDOUT = 1_000, 50
 METHOD = {"lora": {"rank": 16, "alpha": 32, "top": "third"}}
-RATE, BATCH = 1e-3, 8
+RATE = 1e-3
 TIMED = ("data.select", "train.finetune")
 ARMS: dict[str, dict[str, Any] | None] = {"whole": None, "selected": {}}
 
@@ -220,7 +221,6 @@ def train(
         "most_prompt_characters": MOST_PROMPT,
         "method": METHOD,
         "rate": RATE,
-        "batch": BATCH,
         "base_heldout_loss": base,
         "arms": found,
         "verdict": {name: against(found[name], found["whole"]) for name in arms if name != "whole"},
@@ -248,7 +248,7 @@ def run_arm(folder: Path, name: str, select: dict[str, Any] | None, seed: int) -
     if select is not None:
         stages.append({"data.select": {"as": "chosen", "use": {"corpus": "rows"}, **select}})
         examples = "chosen"
-    settings = {"method": METHOD, "lr": RATE, "batch": BATCH, "epochs": 1, "use": {"examples": examples}}
+    settings = {"method": METHOD, "lr": RATE, "epochs": 1, "use": {"examples": examples}}
     stages.append({"train.finetune": settings})
     path = common.recipe(folder, f"{name}-{seed}", {"seed": seed, "stages": stages})
     common.kogata("run", str(path), cwd=folder)
@@ -258,6 +258,7 @@ def run_arm(folder: Path, name: str, select: dict[str, Any] | None, seed: int) -
         "seconds": common.stage_seconds(receipts, *TIMED),
         "select_seconds": common.stage_seconds(receipts, "data.select"),
         "tokens": trained.facts["training"]["tokens"],
+        "steps": trained.facts["training"]["steps"],
         "path": str(trained.path),
     }
     return row if select is None else {**row, "chosen": chosen(receipts)}

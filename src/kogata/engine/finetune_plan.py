@@ -25,6 +25,31 @@ class Asked(Protocol):
     merge: bool
 
 
+BATCH, LEAST_BATCH = 8, 2
+ENOUGH_STEPS = 350
+"""Steps below which smaller ones teach an adapter more than they cost."""
+ADAPTER_SHARE = 0.1
+"""Of the weights, from which on a step of the optimiser costs too much for small batches."""
+
+
+def plan_batch(spec: ModelSpec, work: Work, rows_seen: float) -> tuple[int, str]:
+    """Chooses the rows of a step, and says why.
+
+    Args:
+        spec: the model.
+        work: the method's.
+        rows_seen: rows of the whole run, those seen again included; 0: not known.
+    """
+    if not rows_seen:
+        return BATCH, f"{BATCH} rows a step suit few and many rows"
+    if work.trained > ADAPTER_SHARE * spec.parameters():
+        return BATCH, f"{BATCH} rows a step: moving so many weights costs too much for smaller ones"
+    batch = BATCH
+    while batch > LEAST_BATCH and rows_seen / batch < ENOUGH_STEPS:
+        batch //= 2
+    return batch, f"{batch} rows a step: {rows_seen:,.0f} rows then give {rows_seen / batch:,.0f} steps"
+
+
 def plan_form(
     asked: Any,
     spec: ModelSpec,

@@ -1,4 +1,4 @@
-"""Soundness: what is no copy, not cut off and no other question's answer; the most varied of it first."""
+"""Soundness: what is no copy, not cut off and no other question's answer; of that some by chance."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ ROUNDS = (0.75, 0.5, 0.25, 0.0)
 
 
 class Settings(VariantSettings):
-    """Keeps sound examples, the most varied first: rules out copies, cut-off and mistaken answers.
+    """Keeps sound examples: rules out copies, cut-off and mistaken answers; of the others some by chance.
 
     Needs no model: the pool's rows are damaged on purpose, and what tells those from the rows as they are
     judges the rows it did not learn from. How many go follows from how well that works. Of what is sound,
-    rows stay first whose words the ones before did not have.
+    rows stay by chance, so that their mixture remains.
     """
 
     copies: bool = Field(default=True, description="whether copies go, and near copies with the same answer")
@@ -47,6 +47,9 @@ class Settings(VariantSettings):
         ge=1,
         le=20,
         description="damaged rows that must be found for one sound row more that goes; larger: fewer go",
+    )
+    varied: bool = Field(
+        default=False, description="whether rows stay first whose words the ones before did not have"
     )
 
 
@@ -63,7 +66,9 @@ def scores(settings: Settings, pool: Pool) -> np.ndarray:
             pool.reasons[at] = f"a copy: of {names[first]}"
     if settings.damaged:
         _rule_out_damaged(pairs, settings.alarm_cost, pool)
-    order = _varied(texts, [at for at in range(len(texts)) if at not in pool.reasons], pool)
+    sound = [at for at in range(len(texts)) if at not in pool.reasons]
+    mixed = [sound[at] for at in chance(pool.seed, 13).permutation(len(sound))]
+    order = _varied(texts, mixed, pool) if settings.varied else mixed
     result = np.full(len(texts), -np.inf)
     result[order] = -np.arange(len(order)) / max(1, len(order))
     return result
@@ -160,12 +165,11 @@ def _whole(texts: list[str]) -> np.ndarray:
     return found
 
 
-def _varied(texts: list[str], sound: list[int], pool: Pool) -> list[int]:
+def _varied(texts: list[str], left: list[int], pool: Pool) -> list[int]:
     """Orders rows by what they bring that is new: in rounds, each content with less."""
     values, starts = sets_of(texts, 2)
     seen = np.zeros(2**22, dtype=bool)
     values = values & np.uint32(2**22 - 1)
-    left = [sound[at] for at in chance(pool.seed, 13).permutation(len(sound))]
     order: list[int] = []
     for least in ROUNDS:
         pool.tick()

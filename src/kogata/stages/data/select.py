@@ -326,7 +326,7 @@ def _method_for(examples: bool, aimed: bool) -> tuple[str, str]:
     if aimed:
         return "classifier", "there is a target: what looks like it"
     if examples:
-        return "sound", "examples: no copies, no cut-off or mistaken answers, the most varied first"
+        return "sound", "examples: no copies, no cut-off or mistaken answers; of the rest some by chance"
     return "prior", "no target: what uses its words as the pool does"
 
 

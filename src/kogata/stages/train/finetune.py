@@ -66,7 +66,9 @@ class Finetune(Stage):
         "model's width, tried for a few dozen steps where the run is long enough for it to pay",
     )
     batch: Literal["auto"] | Count = Field(
-        default="auto", description="rows (examples) of one optimiser step, whatever their length; auto: 8"
+        default="auto",
+        description="rows (examples) of one optimiser step; auto: 8, 4 or 2, "
+        "where an adapter would take few steps",
     )
     context: Literal["auto"] | Annotated[int, Field(ge=8)] = Field(
         default="auto", description="tokens of the longest row that is trained on; longer ones are left out"
@@ -136,7 +138,7 @@ class Finetune(Stage):
         from kogata.engine import finetune_costs as costs
         from kogata.engine import precision
         from kogata.engine.finetune._common import refuse_merge
-        from kogata.engine.finetune_plan import plan_form
+        from kogata.engine.finetune_plan import plan_batch, plan_form
 
         (spec, foreign), examples = self._spec(facts), _examples(facts)
         module, settings = self.method.variant, self.method.settings
@@ -147,20 +149,20 @@ class Finetune(Stage):
         changes: dict[str, Any] = {}
         if self.template == "auto":
             reasons["template"] = "the tokenizer's own chat format where it has one, else chatml"
-        if self.batch == "auto":
-            changes["batch"], reasons["batch"] = 8, "8 rows a step suit few and many rows"
         most = min(spec.context, MOST_CONTEXT) if self.context == "auto" else self.context
         rows = costs.guess_rows(examples, "train", (facts["model"] or {}).get("vocab_size"), most)
-        form, reason = plan_form(
-            self,
-            spec,
-            work,
-            rows,
-            machine,
-            batch=8 if self.batch == "auto" else self.batch,
-            room=room,
-            foreign=foreign,
-        )
+        counted = self.steps is not None or self.tokens is not None or self.epochs is not None
+        if not counted and not self.clocked(share):
+            changes["epochs"] = 5.0 if rows.rows < FEW_ROWS else 3.0 if rows.rows < MANY_ROWS else 1.0
+            reasons["epochs"] = f"{rows.rows:,} rows; the best weights on held-out rows are kept"
+        batch = self.batch
+        if batch == "auto":
+            batch, reasons["batch"] = plan_batch(
+                spec, work, rows.rows * changes.get("epochs", self.epochs or 0)
+            )
+            changes["batch"] = batch
+        sizes: Any = {"batch": batch, "room": room, "foreign": foreign}
+        form, reason = plan_form(self, spec, work, rows, machine, **sizes)
         for name in ("hold", "recompute"):
             if getattr(self, name) == "auto":
                 changes[name], reasons[name] = getattr(form, name), reason
@@ -171,11 +173,6 @@ class Finetune(Stage):
                 most = max(costs.LEAST_TOKENS, fits // 64 * 64)
                 reasons["context"] = f"what fits into {format_bytes(room)}"
             changes["context"] = most
-        counted = self.steps is not None or self.tokens is not None or self.epochs is not None
-        if not counted and not self.clocked(share):
-            rows = int(((examples.get("splits") or {}).get("train") or {}).get("examples") or 0)
-            changes["epochs"] = 5.0 if rows < FEW_ROWS else 3.0 if rows < MANY_ROWS else 1.0
-            reasons["epochs"] = f"{rows:,} rows; the best weights on held-out rows are kept"
         if self.warmup == "auto":
             reasons["warmup"] = "a twentieth of the steps"
         products, reason = precision.choose(self.precision, machine, "train.finetune", proven=False)

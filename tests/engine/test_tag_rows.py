@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from kogata.engine.conversation import Problem
-from kogata.engine.tag_rows import are_spans, joined, listed, marked_fields, tagged_fields, within_word
+from kogata.engine.tag_rows import (
+    are_spans,
+    are_tagged,
+    joined,
+    listed,
+    marked_fields,
+    tagged_fields,
+    within_word,
+)
 
 NAMES = ("tokens", "tags")
 
@@ -141,3 +149,11 @@ def test_what_looks_like_spans_and_where_words_are_cut() -> None:
     assert not are_spans([["a", "b"]]) and not are_spans([[], None]) and not are_spans(["LOC"])
     assert within_word("Kyoto", 2) and within_word("2024", 2)
     assert not within_word("京都", 1) and not within_word("5km", 1) and not within_word("a b", 1)
+
+
+def test_what_looks_like_tokens_with_tags() -> None:
+    assert are_tagged([["a", "b"], ["c"]], [["O", "O"], ["O"]])
+    assert are_tagged(["Anna went", "it rained"], ["B-PER O", "O O"])
+    assert not are_tagged(["apple", "pear"], ["fruit", "fruit"]), "a word and its label"
+    assert not are_tagged(["a long text", "another one"], ["news", "sports"])
+    assert not are_tagged([12, 40], ["news", "sports"])

@@ -94,6 +94,14 @@ def test_measures_are_of_what_was_made_from_something(tmp_path: Path) -> None:
     test = receipt("scores", {"model": "d"}, {"labels": {"accuracy": 0.0}}, 1.0, 1)
     assert measures_of(api.Run(path=tmp_path, plan=None, receipts=[sorter, test]))["accuracy"] == 0.0
 
+    tagger = receipt(
+        "model", {"examples": "d"}, {"methods": {"full": {"f1": 0.6}}, "method": "full"}, 2.0, 40
+    )
+    found = measures_of(api.Run(path=tmp_path, plan=None, receipts=[base, tagger]))
+    assert found["f1"] == 0.6 and judged_by(found) == "f1"
+    test = receipt("scores", {"model": "d"}, {"tags": {"f1": 0.5}}, 1.0, 1)
+    assert measures_of(api.Run(path=tmp_path, plan=None, receipts=[tagger, test]))["f1"] == 0.5
+
 
 @pytest.mark.parametrize(
     ("options", "message"),

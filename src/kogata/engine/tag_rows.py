@@ -283,8 +283,11 @@ def _looks_like_span(item: Any) -> bool:
 def are_tagged(tokens: Sequence[Any], tags: Sequence[Any]) -> bool:
     """Says whether two columns hold tokens and their tags: lists, or as many words in both, in most rows."""
     pairs = [(listed(a), listed(b)) for a, b in zip(tokens, tags, strict=True)]
-    as_lists = any(isinstance(v, list | tuple) or str(v).lstrip().startswith("[") for v in [*tokens, *tags])
-    fit = sum(a is not None and b is not None and (as_lists or len(a) == len(b) > 0) for a, b in pairs)
+    if not any(isinstance(v, list | tuple) or str(v).lstrip().startswith("[") for v in [*tokens, *tags]):
+        # Words between spaces: one word beside one label, in every row, is another matter.
+        alike = [a is not None and b is not None and len(a) == len(b) > 0 for a, b in pairs]
+        return sum(alike) > len(pairs) / 2 and any(len(a or ()) > 1 for a, _ in pairs)
+    fit = sum(a is not None and b is not None for a, b in pairs)
     return fit > len(pairs) / 2
 
 

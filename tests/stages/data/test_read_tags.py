@@ -116,6 +116,18 @@ def test_conll_as_a_corpus_is_its_text(tmp_path: Path) -> None:
     assert [document.text for document in found] == ["EU rejects .", "太郎は", "# x"]
 
 
+def test_sentences_are_counted_for_the_plan(tmp_path: Path) -> None:
+    from kogata.engine.files import InputFile
+    from kogata.engine.readers import conll
+    from kogata.engine.readers._common import ReadOptions
+
+    (tmp_path / "a.conll").write_text(CONLL * 50, encoding="utf-8")
+    file = InputFile(tmp_path / "a.conll", "a.conll")
+    assert conll.count_rows(file, ReadOptions()) == 150
+    seen = conll.sample(file, ReadOptions())
+    assert seen.documents == 150 and seen.text.startswith("EU rejects .\n太郎は")
+
+
 def test_problems_say_row_field_found_expected_and_remedy(tmp_path: Path) -> None:
     wrong = {"tokens": ["a", "b", "c"], "ner_tags": ["O", "O"]}
     facts, bench = read(tmp_path, path=lines(tmp_path / "rows.jsonl", [TAGGED, wrong]))

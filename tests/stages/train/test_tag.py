@@ -262,6 +262,10 @@ def test_evaluate_scores_spans_and_says_them(judged: Artifact, tmp_path: Path) -
     bench = TrainingBench(tmp_path)
     facts = run(judged, bench)
     model = Artifact(kind=Kind.MODEL, digest="tagger", path=bench.out, facts=facts)
+    given = {"model": facts, "examples": judged.facts, "corpus": None, "adapter": None}
+    resolved = Evaluate().resolve(given, FAST, Share())
+    assert "a tagger, which is scored on rows" in resolved.reasons["answers"]
+    assert 0 < (resolved.stage.forecast(given, FAST, Share()).cost.seconds or 0) < 30
     scored = TrainingBench(tmp_path / "scores")
     found = Evaluate().run({"model": model, "examples": judged}, scored)
     assert found["tags"]["f1"] == facts["methods"]["features"]["f1"] and found["tags"]["split"] == "heldout"

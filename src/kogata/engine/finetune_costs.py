@@ -201,7 +201,7 @@ def held_bytes(spec: ModelSpec, work: Work, form: Form = PLAIN) -> int:
     matrices = spec.matrix_parameters()
     streamed = 2 * 2.0 * matrices / spec.layers if form.hold == "disk" else 0.0
     base = streamed + HELD_BYTES[form.hold] * matrices + 4.0 * (spec.parameters() - matrices)
-    return round(base + 4 * (work.added + work.floats) + 16 * work.trained)
+    return round(base + 4 * (work.added + work.floats) + (12 + 4 * work.best) * work.trained)
 
 
 def token_bytes(spec: ModelSpec, work: Work, form: Form = PLAIN) -> int:

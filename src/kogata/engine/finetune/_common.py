@@ -40,6 +40,8 @@ class Work:
     """Other floats that are held: what chooses weights, and where the chosen ones lie."""
     steps_before: int = 0
     """Steps' worth of work before the first one."""
+    best: bool = True
+    """Whether the best weights so far are held: where there are held-out rows."""
 
 
 @dataclass(kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -142,7 +143,7 @@ class Finetune(Stage):
 
         (spec, foreign), examples = self._spec(facts), _examples(facts)
         module, settings = self.method.variant, self.method.settings
-        work, room = module.work(spec, settings), _room(share)
+        work, room = self._work(spec, examples), _room(share)
         if self.merge:
             refuse_merge(self.method.name, "merge of train.finetune", "leave `merge` out, or use `lora`")
         reasons: dict[str, str] = {}
@@ -234,7 +235,7 @@ class Finetune(Stage):
         model = facts["model"]
         assert model is not None and isinstance(self.batch, int) and isinstance(self.context, int)
         (spec, _), form = self._spec(facts), self._chosen()
-        work = self.method.variant.work(spec, self.method.settings)
+        work = self._work(spec, _examples(facts))
         rows = costs.guess_rows(_examples(facts), "train", model.get("vocab_size"), self.context)
         micro = costs.micro_tokens(spec, work, _room(share), form)
         sizes: dict[str, Any] = {"batch": self.batch, "micro": micro, "form": form}
@@ -249,8 +250,7 @@ class Finetune(Stage):
         model = facts["model"]
         assert model is not None and isinstance(self.batch, int) and isinstance(self.context, int)
         form = self._chosen()
-        module, settings = self.method.variant, self.method.settings
-        work = module.work(spec, settings)
+        work = self._work(spec, examples)
         micro = costs.micro_tokens(spec, work, _room(share), form)
         rows, first = self._step(facts, machine, share)
         trials = self._trials(facts, machine, share)
@@ -316,7 +316,6 @@ class Finetune(Stage):
         examples, model = one(given, "examples"), one(given, "model")
         assert isinstance(self.batch, int) and isinstance(self.context, int)
         (spec, foreign), form = self._spec({"model": model.facts}), self._chosen()
-        module, settings = self.method.variant, self.method.settings
         clocked = self.clocked(bench.share)
         job = Finetuning(
             examples=examples.path,
@@ -336,7 +335,7 @@ class Finetune(Stage):
             lr=None if self.lr == "auto" else self.lr,
             batch=self.batch,
             context=self.context,
-            micro=costs.micro_tokens(spec, module.work(spec, settings), _room(bench.share), form),
+            micro=costs.micro_tokens(spec, self._work(spec, examples.facts), _room(bench.share), form),
             precision=self.precision,
             prompt_weight=self.prompt_weight,
             turns=self.turns,
@@ -357,6 +356,11 @@ class Finetune(Stage):
         model = facts["model"]
         assert model is not None
         return base_spec(model, self.method)
+
+    def _work(self, spec: Any, examples: Facts) -> Any:
+        """Gives what the method computes, and whether the best weights so far are held."""
+        held = (examples.get("splits") or {}).get("heldout") or {}
+        return replace(self.method.variant.work(spec, self.method.settings), best=bool(held.get("examples")))
 
     def _chosen(self) -> Any:
         from kogata.engine.finetune_costs import Form

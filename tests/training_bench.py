@@ -107,3 +107,19 @@ def make_tokens(folder: Path, vocab_size: int = 61, documents: int = 12, length:
     (folder / "tokenizer" / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {}}}))
     (folder / "tokenizer" / "tokenizer_config.json").write_text("{}")
     return Artifact(kind=Kind.TOKENS, digest="tokens", path=folder, facts=facts)
+
+
+def stages(steps: int, **train: Any) -> list[dict[str, Any]]:
+    """Gives the stages of a recipe that trains a small model on Shakespeare."""
+    shape = {"family": "qwen3", "layers": 2, "width": 64, "heads": 2}
+    return [
+        {
+            "data.read": {
+                "path": str(Path(__file__).resolve().parents[1] / "examples/data/shakespeare/input.txt.gz"),
+                "heldout": {"tail": 0.1},
+            }
+        },
+        {"tokenizer.train": {"vocab_size": 512}},
+        {"tokenizer.encode": {}},
+        {"train.pretrain": {"model": shape, "steps": steps, "batch": 1024, "context": 128, **train}},
+    ]

@@ -15,6 +15,12 @@ from kogata.core.receipt import Machine, Receipt
 from kogata.core.recipe import Clock, Step
 from kogata.core.stage import Share
 
+NOVELS = {
+    "vocab_size": 4096,
+    "end_id": 0,
+    "splits": {"train": {"documents": 50, "tokens": 8_000_000, "bytes": 29_000_000}},
+}
+"""Facts of a corpus of some fifty novels, encoded."""
 MACHINE = Machine(cores=1, gemm_flops=80e9, gemm_small_flops=60e9, compiler=False)
 
 

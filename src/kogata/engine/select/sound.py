@@ -22,7 +22,7 @@ SPREADS = True
 BYTES_PER_SECOND = 1e6
 ITEM_SECONDS, STEP_SECONDS = 0.0007, 0.0023
 """Of a row; the second is of judging, which several processes share."""
-TORCH_BYTES = 130 * 2**20
+TORCH_BYTES = 250 * 2**20
 """Of torch in each further process."""
 TEXT_COPIES, HELD_COPIES = 10, 30
 """Memory by the bytes of the text: of the whole pool, and of the rows judged together."""

@@ -122,8 +122,9 @@ class Select(Stage):
 
     processes: Annotated[int, Field(ge=1)] | Literal["auto", "ray"] = Field(
         default="auto",
-        description="processes that score documents by words; auto takes one for each core where there is "
-        "much text, ray those of the cluster that RAY_ADDRESS names, or of a Ray on this machine",
+        description="processes that score documents by words, or judge examples, 10,000 together; auto takes "
+        "one for each core where there is much of either, ray those of the cluster that RAY_ADDRESS names, "
+        "or of a Ray on this machine",
     )
 
     @field_validator("keep")

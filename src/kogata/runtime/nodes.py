@@ -171,7 +171,9 @@ class Hub:
 
     def _give(self, link: Link, digest: str) -> None:
         """Sends an artifact that the other computer's store does not hold."""
-        folder = self._artifacts[digest]
+        folder = self._artifacts.get(digest)
+        if folder is None:
+            raise LinkLost(f"{link.there} asks for {digest!r}, which is no input")
         paths = [*list_files(folder), folder / "manifest.json"]
         sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
         link.send({"do": "artifact", "digest": digest, "files": sizes}, paths)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from kogata.core.artifact import Artifact
+
 # Two cores, several test processes: one thread each, unless a test says otherwise.
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
@@ -70,6 +72,22 @@ def fresh_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = tmp_path / "kogata-home"
     monkeypatch.setenv("KOGATA_HOME", str(home))
     return home
+
+
+@pytest.fixture
+def one_thread() -> None:
+    """Lets torch use one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """A small artifact of tokens to train on."""
+    from training_bench import make_tokens
+
+    return make_tokens(tmp_path_factory.mktemp("tokens"))
 
 
 HEAVY = (

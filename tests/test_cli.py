@@ -16,6 +16,7 @@ from fabricated_run import receipts, write_run
 
 from kogata import api, cli
 from kogata.core.errors import DataError, EnvironmentProblem, Refused, Stopped
+from kogata.runtime.nodes import Nodes
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -83,6 +84,7 @@ QUICKSTART = Path(__file__).resolve().parents[1] / "examples" / "quickstart.yaml
         (["run"], ["RECIPE"]),
         (["run", "r.yaml", "--seed", "x"], ["--seed", "'x'"]),
         (["run", "r.yaml", "--processes", "0"], ["at least 1"]),
+        (["run", "r.yaml", "--node", "2"], ["--node", "did you mean --nodes?"]),
         (["run", "a.yaml", "b.yaml"], ["b.yaml"]),
         (["store", "lsit"], ["did you mean 'list'?"]),
         (["compare", "r.yaml", "--match", "tims"], ["did you mean 'time'?"]),
@@ -187,7 +189,7 @@ def test_run_prints_the_result_and_hands_on_what_was_asked(
         "path": "r.yaml", "settings": ["train.pretrain.lr=0.02", "data.read.path=a b"],
         "budget": ["time=5min"], "seed": 3, "allow_plugins": False,
         "recipe": "the recipe", "out": Path("here"), "fresh": ["evaluate"],
-        "processes": 2,
+        "processes": 2, "nodes": Nodes(),
     }  # fmt: skip
     assert "at work" in err and "at work" not in out
     for words in (
@@ -201,6 +203,22 @@ def test_run_prints_the_result_and_hands_on_what_was_asked(
     assert code == 0 and err == ""
     assert found["status"] == "done" and found["highlights"]["bits_per_byte"] == 1.7312
     assert [row["label"] for row in found["receipts"]][-1] == "export"
+
+
+def test_a_node_that_is_not_the_first_lends_its_processes(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(api.Recipe, "load", lambda path, settings, **rest: "the recipe")
+    monkeypatch.setattr(api, "run", None)
+    monkeypatch.setattr(api, "lend", lambda recipe, *, screen, **rest: asked.update(recipe=recipe, **rest))
+    words = ["run", "r.yaml", "--nodes", "3", "--node-rank", "2", "--rendezvous", "10.0.0.1:29400"]
+    code, out, _ = call(*words, "--json")
+    assert code == 0 and json.loads(out) == {"node": 2, "status": "done"}
+    place = Nodes(count=3, rank=2, host="10.0.0.1", port=29400)
+    assert asked == {"recipe": "the recipe", "nodes": place, "processes": 1}
+    code, out, err = call(*words[:-2])
+    assert code == 2 and "--rendezvous" in err and "HOST:PORT" in err and not out
 
 
 def test_report_writes_the_page_again(call: Call, tmp_path: Path) -> None:

@@ -15,6 +15,12 @@ from kogata.core.receipt import Machine, Receipt
 from kogata.core.recipe import Clock, Step
 from kogata.core.stage import Share
 
+NOVELS = {
+    "vocab_size": 4096,
+    "end_id": 0,
+    "splits": {"train": {"documents": 50, "tokens": 8_000_000, "bytes": 29_000_000}},
+}
+"""Facts of a corpus of some fifty novels, encoded."""
 MACHINE = Machine(cores=1, gemm_flops=80e9, gemm_small_flops=60e9, compiler=False)
 
 
@@ -107,3 +113,19 @@ def make_tokens(folder: Path, vocab_size: int = 61, documents: int = 12, length:
     (folder / "tokenizer" / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {}}}))
     (folder / "tokenizer" / "tokenizer_config.json").write_text("{}")
     return Artifact(kind=Kind.TOKENS, digest="tokens", path=folder, facts=facts)
+
+
+def stages(steps: int, **train: Any) -> list[dict[str, Any]]:
+    """Gives the stages of a recipe that trains a small model on Shakespeare."""
+    shape = {"family": "qwen3", "layers": 2, "width": 64, "heads": 2}
+    return [
+        {
+            "data.read": {
+                "path": str(Path(__file__).resolve().parents[1] / "examples/data/shakespeare/input.txt.gz"),
+                "heldout": {"tail": 0.1},
+            }
+        },
+        {"tokenizer.train": {"vocab_size": 512}},
+        {"tokenizer.encode": {}},
+        {"train.pretrain": {"model": shape, "steps": steps, "batch": 1024, "context": 128, **train}},
+    ]

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kogata.core.amounts import Cost
 from kogata.core.errors import KogataError, RecipeError, Stopped
@@ -15,6 +15,9 @@ from kogata.core.recipe import Plan
 from kogata.core.recipe import Recipe as _Recipe
 from kogata.runtime.folder import read_metrics
 from kogata.runtime.ledger import read_receipts
+
+if TYPE_CHECKING:
+    from kogata.runtime.nodes import Nodes
 
 
 class Recipe(_Recipe):
@@ -86,11 +89,11 @@ class _Silent:
     def close(self) -> None: ...
 
 
-def plan(recipe: _Recipe, *, out: Path | None = None, processes: int = 1) -> Plan:
+def plan(recipe: _Recipe, *, out: Path | None = None, processes: int = 1, nodes: Nodes | None = None) -> Plan:
     """Says what a recipe will cost, stage by stage, before anything runs. Writes nothing."""
     from kogata.runtime.invoke import plan_recipe
 
-    return plan_recipe(recipe, out=out, processes=processes)
+    return plan_recipe(recipe, out=out, processes=processes, nodes=nodes)
 
 
 def run(
@@ -99,11 +102,14 @@ def run(
     out: Path | None = None,
     fresh: Sequence[str] = (),
     processes: int = 1,
+    nodes: Nodes | None = None,
     screen: Any = None,
     started: float | None = None,
     hold_shares: bool = False,
 ) -> Run:
     """Runs a recipe in `runs/NAME` (or `out`) and returns its folder, plan and receipts.
+
+    Over several computers (`nodes`) this is for the first of them; the others call `lend`.
 
     Raises:
         KogataError: see `kogata.core.errors`; the ledger holds the receipt of what failed.
@@ -115,12 +121,24 @@ def run(
         out=out,
         fresh=frozenset(fresh),
         processes=processes,
+        nodes=nodes,
         screen=screen or _Silent(),
         started=time.monotonic() if started is None else started,
         hold_shares=hold_shares,
         report=report,
     )
     return Run(path=path, plan=made, receipts=receipts)
+
+
+def lend(recipe: _Recipe, *, nodes: Nodes, processes: int = 1, screen: Any = None) -> None:
+    """Lends this computer's processes to a run whose first computer is another, until it is over.
+
+    Raises:
+        KogataError: what ended the run there, a recipe or release that differs, or that it is gone.
+    """
+    from kogata.runtime.invoke import lend_processes
+
+    lend_processes(recipe, processes=processes, nodes=nodes, screen=screen or _Silent())
 
 
 def report(folder: Path) -> Path:
@@ -272,6 +290,7 @@ __all__ = [
     "check",
     "compare",
     "generate",
+    "lend",
     "load_run",
     "model_folder",
     "plan",

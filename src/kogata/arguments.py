@@ -51,8 +51,11 @@ def parser_of(verb: str, about: str | None) -> Parser:
             type=int,
             default=1,
             metavar="N",
-            help="processes of the stages that can use several",
+            help="processes of the stages that can use several; of each node",
         )
+        add("--nodes", type=int, default=1, metavar="N", help="computers that run this together")
+        add("--node-rank", type=int, metavar="R", help="this computer's number; 0 writes the result")
+        add("--rendezvous", metavar="HOST:PORT", help="where all of them reach node 0")
     if verb == "run":
         add("--fresh", action="append", default=[], metavar="STAGE", help="make this stage anew")
     if verb in ("run", "compare"):
@@ -138,6 +141,13 @@ def share_of(text: str | None) -> Any:
         return float(text)
     except ValueError:
         return text
+
+
+def nodes_of(args: argparse.Namespace) -> Any:
+    """Reads where this computer stands among several."""
+    from kogata.runtime.nodes import Nodes
+
+    return Nodes.of(args.nodes, args.node_rank, args.rendezvous)
 
 
 def refuse_torchrun(args: argparse.Namespace) -> None:

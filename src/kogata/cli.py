@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kogata.arguments import (
+    nodes_of,
     pairs_of,
     parser_of,
     refuse_torchrun,
@@ -70,7 +71,7 @@ def plan(args: argparse.Namespace) -> int:
     from kogata import api
     from kogata.report import tables
 
-    made = api.plan(recipe_of(args), out=folder_of(args), processes=args.processes)
+    made = api.plan(recipe_of(args), out=folder_of(args), processes=args.processes, nodes=nodes_of(args))
     emit(args.json, tables.plan_dict(made), tables.plan_view(made))
     return 3 if made.refusals else 0
 
@@ -82,12 +83,16 @@ def run(args: argparse.Namespace) -> None:
     from kogata.report.screen import make_screen
 
     refuse_torchrun(args)
-    recipe = recipe_of(args)
+    recipe, nodes = recipe_of(args), nodes_of(args)
     screen = make_screen(quiet=args.quiet)
     try:
+        if nodes.rank:
+            api.lend(recipe, nodes=nodes, processes=args.processes, screen=screen)
+            emit(args.json, {"node": nodes.rank, "status": "done"}, "done; the result lies on node 0")
+            return
         done = api.run(
-            recipe, out=folder_of(args), fresh=args.fresh, processes=args.processes, screen=screen,
-            started=STARTED,
+            recipe, out=folder_of(args), fresh=args.fresh, processes=args.processes, nodes=nodes,
+            screen=screen, started=STARTED,
         )  # fmt: skip
     finally:
         screen.close()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from sampling_bench import make_supply
-from training_bench import MACHINE, Killed, TrainingBench, make_tokens
+from training_bench import MACHINE, Killed, TrainingBench
 
 from kogata.core.artifact import Artifact
 from kogata.core.errors import RecipeError
@@ -26,14 +26,7 @@ from kogata.stages.train.pretrain import Pretrain
 TINY = {"model": {"layers": 1, "width": 16, "heads": 2, "ffn_width": 32}, "batch": 256, "corpus_start": False}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return make_tokens(tmp_path_factory.mktemp("tokens"))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run(tokens: Artifact, bench: TrainingBench, **settings: Any) -> dict[str, Any]:

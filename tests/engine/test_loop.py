@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from training_bench import Killed, TrainingBench, make_tokens
+from training_bench import Killed, TrainingBench
 
 from kogata.core.artifact import Artifact
 from kogata.core.errors import DataError, KogataError, RecipeError, Stopped
@@ -24,15 +24,7 @@ from kogata.engine.tokens import TokenStore
 from kogata.nn.decoder import Decoder
 from kogata.nn.spec import ModelSpec
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return make_tokens(tmp_path_factory.mktemp("tokens"))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def training(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from training_bench import MACHINE, TrainingBench, make_tokens
+from training_bench import MACHINE, NOVELS, TrainingBench
 
 from kogata.core.artifact import Artifact
 from kogata.core.errors import RecipeError
@@ -29,21 +29,9 @@ CASES: dict[str, dict[str, Any]] = {
     "mixed": WINDOWS,
     "added": {"additions": {"scales": True, "values": True, "ngrams": 64}},
 }
-FACTS = {
-    "vocab_size": 4096,
-    "end_id": 0,
-    "splits": {"train": {"documents": 50, "tokens": 8_000_000, "bytes": 29_000_000}},
-}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return make_tokens(tmp_path_factory.mktemp("tokens"))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def decoder(case: str) -> Decoder:
@@ -118,7 +106,7 @@ def test_products_in_bfloat16_are_near() -> None:
 
 
 def resolved(machine: Machine = MACHINE, memory: int | None = None, **settings: Any) -> Any:
-    facts = {"tokens": FACTS, "model": None}
+    facts = {"tokens": NOVELS, "model": None}
     return Pretrain(**{"steps": 5, **settings}).resolve(facts, machine, Share(memory_bytes=memory))
 
 
@@ -128,7 +116,7 @@ def test_a_plan_takes_it_where_memory_asks_for_it() -> None:
     assert resolved(**sizes).stage.recompute is False
     small = resolved(memory=3 * 2**30, **sizes)
     assert small.stage.recompute is True and "a third more" in small.reasons["recompute"]
-    facts = {"tokens": FACTS, "model": None}
+    facts = {"tokens": NOVELS, "model": None}
     cost = small.stage.forecast(facts, MACHINE, Share(memory_bytes=3 * 2**30)).cost
     assert cost.peak_bytes <= 3 * 2**30
     kept = small.stage.model_copy(update={"recompute": False})

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from kogata.engine.examples import Example, ExamplesWriter
 from kogata.engine.select import sound
@@ -86,14 +88,14 @@ def judged(language: str) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
 
 
 def scored(
-    folder: Path, made: list[tuple[str, str]], **settings: object
+    folder: Path, made: list[tuple[str, str]], more: dict[str, Any] | None = None, **settings: object
 ) -> tuple[np.ndarray, dict[int, str]]:
     writer = ExamplesWriter(folder)
     for at, (prompt, completion) in enumerate(made):
         fields = {"prompt": prompt, "completion": completion}
         writer.write(Example(id=f"r{at}", form="completion", source=f"rows.csv:{at}", fields=fields))
     writer.close()
-    pool = Pool(folder, "examples", seed=3)
+    pool = Pool(folder, "examples", seed=3, **(more or {}))
     return sound.scores(sound.Settings.model_validate(settings), pool), pool.reasons
 
 
@@ -143,6 +145,55 @@ def test_varied_rows_come_first(tmp_path: Path) -> None:
     scores, _ = scored(tmp_path, made, copies=False)
     assert len({float(score) for score in scores}) == len(made)
     assert set(np.argsort(-scores)[:6]) >= {20, 21, 22, 23}
+
+
+def many(language: str) -> list[tuple[str, str]]:
+    """Makes 240 rows, of which every fifth is cut off."""
+    made = rows(EN if language == "en" else JA, 240, random.Random(7))
+    return [(asked, told[: len(told) // 2] if at % 5 == 0 else told) for at, (asked, told) in enumerate(made)]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_several_processes_judge_the_same(
+    language: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sound, "TOGETHER", 80)
+    made, found = many(language), []
+    for number, (processes, threads) in enumerate(((1, 1), (1, 2), (2, 1))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        found.append(scored(folder, made, {"processes": processes}))
+        torch.set_num_threads(before)
+    assert found[0][1] and all(reasons == found[0][1] for _, reasons in found)
+    assert all(np.array_equal(scores, found[0][0]) for scores, _ in found)
+
+
+def test_a_kill_costs_at_most_the_rows_judged_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sound, "TOGETHER", 80)
+    made, judged_groups = many("en"), []
+
+    def spread(make: Any, batches: Any, seconds: float, late: Any) -> Any:
+        work = make()
+        for batch in batches:
+            judged_groups.append(len(batch[0]))
+            yield work(batch)
+
+    results = []
+    for name in ("first", "again"):
+        (tmp_path / name).mkdir()
+        del judged_groups[:]
+        results.append(scored(tmp_path / name, made, {"spread": spread, "folder": tmp_path / "kept"}))
+        parts = len(judged_groups)
+        if name == "first":
+            assert parts == sound.parts_of(sum(judged_groups)) == 3
+            sorted((tmp_path / "kept" / "pass-1").glob("shard-*"))[-1].unlink()
+    assert parts == 1, "the one that was not written is judged again, no other"
+    assert results[0][1] == results[1][1] and np.array_equal(results[0][0], results[1][0])
 
 
 def test_threshold_lets_nothing_go_where_damage_is_not_told_apart() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from training_bench import MACHINE, Killed, TrainingBench, make_tokens
+from training_bench import MACHINE, Killed, TrainingBench
 
 from kogata.core.artifact import Artifact
 from kogata.engine.costs import head_gradient_flops, head_updates, step_cost
@@ -19,15 +19,7 @@ from kogata.engine.technique import Moment, Technique
 from kogata.nn.spec import ModelSpec
 from tests.engine.test_loop import same, training, weights
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return make_tokens(tmp_path_factory.mktemp("tokens"))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Products(TorchDispatchMode):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from training_bench import Killed, TrainingBench, make_tokens
+from training_bench import Killed, TrainingBench
 
 from kogata.core.artifact import Artifact
 from kogata.core.errors import RecipeError
@@ -30,14 +30,7 @@ CHOSEN: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return make_tokens(tmp_path_factory.mktemp("tokens"))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def made(tokens: Artifact, chosen: dict[str, Any], **more: Any) -> Any:

@@ -9,6 +9,8 @@ import pytest
 
 from kogata import api
 from kogata.core.errors import RecipeError
+from kogata.core.receipt import Machine
+from kogata.runtime.nodes import Nodes
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAKESPEARE = str(ROOT / "examples/data/shakespeare/input.txt.gz")
@@ -115,3 +117,25 @@ def test_two_trainings_are_two_tries_unless_the_recipe_says_otherwise() -> None:
         plan(*stages()[:4], first, second, {"evaluate": {}})
     second["train.pretrain"]["use"] = {"model": "small"}
     assert plan(*stages()[:4], first, second).steps[-1].inputs["model"] == "small"
+
+
+def test_several_nodes_train_as_one_faster_computer_each_with_its_own_memory() -> None:
+    parts = api.Recipe.load({"name": "p", "stages": stages(steps=10, batch=2048, context=128)})
+    alone = api.plan(parts, processes=2)
+    nodes = Nodes(count=2, rank=0, host="h", port=1)
+    both = api.plan(parts, processes=2, nodes=nodes)
+    found = [
+        next(item for item in made.steps if item.step.name == "train.pretrain") for made in (alone, both)
+    ]
+    assert [item.share.processes for item in found] == [2, 4]
+    assert found[1].forecast.cost.seconds < found[0].forecast.cost.seconds
+    assert found[1].forecast.cost.peak_bytes <= 1.1 * found[0].forecast.cost.peak_bytes
+    others = [[item.forecast.cost.seconds for item in made.steps[:4]] for made in (alone, both)]
+    assert others[0] == others[1]
+
+
+def test_a_computer_times_two_has_twice_the_rates() -> None:
+    one = Machine(cores=2, memory_bytes=8, gemm_flops=3.0, watts=(5.0, 9.0), text_bytes=7.0)
+    two = one.times(2)
+    assert (two.cores, two.memory_bytes, two.gemm_flops, two.watts) == (4, 16, 6.0, (10.0, 18.0))
+    assert two.bf16_flops is None and two.text_bytes == 7.0 and one.times(1) is one

@@ -16,6 +16,7 @@ import pytest
 
 from kogata import api
 from kogata.core.errors import DataError, KogataError, RecipeError, Refused
+from kogata.runtime import pulse
 from kogata.runtime.ledger import read_receipts, read_rows
 from kogata.runtime.run import slowness
 
@@ -175,6 +176,15 @@ def test_several_processes_and_a_lost_rank(place: Path) -> None:
     dying = {"toy.train": {"steps": 30, "die": 2, "pause": 0.05}}
     with pytest.raises(KogataError, match="rank 1 of 2 was lost"):
         api.run(recipe(place, CHAIN[0], dying, name="dying"), processes=2)
+
+
+def test_a_rank_that_hangs_is_named_and_the_others_end(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulse, "LOST_SECONDS", 4.0)
+    hanging = {"toy.train": {"steps": 100_000, "hang": 3, "pause": 0.02}}
+    with pytest.raises(KogataError, match="toy.train: rank 1 of 2 hangs and is given up") as caught:
+        api.run(recipe(place, CHAIN[0], hanging, name="hanging"), processes=2)
+    assert caught.value.exit_code == 1 and "is stopped" in str(caught.value.found)
+    assert read_receipts(place / "runs" / "hanging")[-1].status == "failed"
 
 
 def test_another_number_of_processes_does_not_go_on(place: Path) -> None:

@@ -72,6 +72,7 @@ class Train(Stage):
     pause: float = 0.0
     hog_bytes: int = 0
     die: int | None = None
+    hang: int | None = None
 
     def clocked(self, share: Share) -> bool:
         return self.steps is None and share.seconds is not None
@@ -109,6 +110,8 @@ class Train(Stage):
             # `>=`: a rank that starts late begins after the steps the first one has already marked.
             if self.die is not None and step >= self.die and bench.rank == bench.world - 1:
                 os.kill(os.getpid(), 9)
+            if self.hang is not None and step == self.hang and bench.rank == bench.world - 1:
+                os.kill(os.getpid(), 19)
             if bench.rank == 0:
                 beside = mark.with_suffix(".new")
                 beside.write_text(json.dumps(step))

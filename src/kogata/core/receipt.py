@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from kogata.core.amounts import Cost, Energy
@@ -45,6 +45,21 @@ class Machine:
     compiler: bool = False
     """Whether a C++ compiler for `torch.compile` was found."""
     versions: dict[str, str] = field(default_factory=dict)
+
+    def times(self, number: int) -> Machine:
+        """Gives so many computers like this one, as one that divides its work without loss."""
+        if number == 1:
+            return self
+        rates = ("gemm_flops", "gemm_small_flops", "bf16_flops", "stream_bytes")
+        more = {name: None if (rate := getattr(self, name)) is None else rate * number for name in rates}
+        watts = None if self.watts is None else (self.watts[0] * number, self.watts[1] * number)
+        return replace(
+            self,
+            cores=self.cores * number,
+            memory_bytes=self.memory_bytes * number,
+            watts=watts,
+            **more,  # type: ignore[arg-type]
+        )
 
     def joules(self, seconds: float) -> Energy | None:
         """Models the energy of so many seconds at load; None when the power is unknown."""

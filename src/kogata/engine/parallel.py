@@ -5,15 +5,23 @@ Reads RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT; without them, or with one p
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
+from kogata.core.errors import KogataError
 from kogata.engine.checkpoint import Checkpoint, load_checkpoint
+
+MEETING_SECONDS = 3600.0
+"""How long a process waits for the others: one may evaluate or write for long. Who is gone or stopped is
+noticed much sooner, by `runtime/pulse.py`."""
+_PARTED = ("gloo", "Connection closed by peer", "Connection reset by peer", "Timed out waiting")
 
 
 class Group:
@@ -32,7 +40,7 @@ class Group:
         self._flat: Tensor | None = None
 
     @staticmethod
-    def join(rank: int | None = None, world: int | None = None, *, timeout: float = 600.0) -> Group:
+    def join(rank: int | None = None, world: int | None = None, *, timeout: float = MEETING_SECONDS) -> Group:
         """Meets the other processes at MASTER_ADDR:MASTER_PORT."""
         rank = int(os.environ.get("RANK", "0")) if rank is None else rank
         world = int(os.environ.get("WORLD_SIZE", "1")) if world is None else world
@@ -89,8 +97,33 @@ class Group:
         return folder
 
     def newest(self, folder: Path) -> Checkpoint | None:
-        """Reads the newest checkpoint."""
-        return load_checkpoint(folder)
+        """Reads the newest checkpoint of rank 0, which sends it to those who have another folder."""
+        found = load_checkpoint(folder)
+        if self.world == 1:
+            return found
+        steps = self.share_numbers([-1 if found is None else found.step])
+        if steps[0] < 0:
+            return None
+        mine = torch.tensor([float(found is not None and found.step == steps[0])], dtype=torch.float64)
+        torch.distributed.all_reduce(mine)
+        if int(mine) == self.world:
+            return found
+        sent = b"" if self.rank else save({} if found is None else found.tensors)
+        tensors = load(self.share_bytes(sent))
+        facts = "" if found is None else json.dumps(found.facts)
+        facts = json.loads(self.share_bytes(facts.encode()))
+        return Checkpoint(step=int(steps[0]), tensors=tensors, facts=facts)
+
+    def share_bytes(self, content: bytes) -> bytes:
+        """Gives every process the bytes of rank 0."""
+        if self.world == 1:
+            return content
+        size = int(self.share_numbers([len(content)])[0])
+        held = torch.zeros(size, dtype=torch.uint8)
+        if self.rank == 0:
+            held = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        torch.distributed.broadcast(held, 0)
+        return held.numpy().tobytes()
 
     def share_numbers(self, numbers: Sequence[float]) -> list[float]:
         """Gives every process the numbers of rank 0."""
@@ -110,3 +143,27 @@ class Group:
         """Waits until every process is here."""
         if self.world > 1:
             torch.distributed.barrier()
+
+
+def local_rank(rank: int) -> int:
+    """Gives the number of a process among those of its computer."""
+    return int(os.environ.get("LOCAL_RANK", rank))
+
+
+def local_world(world: int) -> int:
+    """Gives how many of the processes are on this computer."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world))
+
+
+def explain_parting(error: BaseException) -> KogataError | None:
+    """Explains what a collective raises when another process went or never came; None for any other error."""
+    named = isinstance(error, torch.distributed.DistError)
+    if not named and not (isinstance(error, RuntimeError) and any(word in str(error) for word in _PARTED)):
+        return None
+    found = KogataError(
+        "the processes lost each other",
+        found=str(error).strip().partition("\n")[0],
+        remedy="run the same command again; it goes on from the last checkpoint",
+    )
+    found.exit_code = 1
+    return found

@@ -27,7 +27,7 @@ from kogata.engine.look_back import look_back
 from kogata.engine.loop import Outcome, Training, train
 from kogata.engine.objectives import LanguageModelling
 from kogata.engine.optimisers import build_optimiser, hold_gains
-from kogata.engine.parallel import Group
+from kogata.engine.parallel import Group, local_rank, local_world
 from kogata.engine.precision import products_in
 from kogata.engine.sampler import Learner
 from kogata.engine.sampling import make_sampler
@@ -141,7 +141,7 @@ def pretrain(job: Pretraining, bench: Bench) -> dict[str, Any]:
 def prepare_torch(bench: Bench) -> None:
     """Gives this process its part of the cores or a card of its own; numbers too small to matter are zero."""
     if bench.device == "cuda":
-        torch.cuda.set_device(bench.rank % max(1, torch.cuda.device_count()))
+        torch.cuda.set_device(local_rank(bench.rank) % max(1, torch.cuda.device_count()))
     torch.set_num_threads(max(1, bench.machine.cores // bench.world))
     torch.set_flush_denormal(True)
 
@@ -267,7 +267,7 @@ def _decoder(
         if group.rank == 0:
             before, left = bench.clock.now(), job.length.seconds_left(bench)
             # The others wait; on all cores the start is to the last bit what one process makes of it.
-            torch.set_num_threads(bench.machine.cores)
+            torch.set_num_threads(max(1, bench.machine.cores * local_world(bench.world) // bench.world))
             loss = initialise_from_corpus(
                 decoder,
                 [store.ids],

@@ -282,6 +282,25 @@ def spaced(text: str) -> bool:
     return len(_UNSPACED.findall(sample)) <= 0.2 * sum(map(str.isalpha, sample))
 
 
+def nothing_read(account: Account, what: str, paths: str | list[str], unit: str, kind: str) -> DataError:
+    """Says that no text was found, where, and why each document was left out.
+
+    Args:
+        account: of what was read.
+        what: the claim.
+        paths: as the recipe names them.
+        unit: of what one at least was expected (`page`).
+        kind: of what should have been given (`archives or pages`).
+    """
+    return DataError(
+        what,
+        where=paths if isinstance(paths, str) else ", ".join(paths),
+        found=reasons_table(account),
+        expected=f"at least one {unit} with text",
+        remedy=f"give {kind} with text in them; the reasons above say what was left out",
+    )
+
+
 def reasons_table(account: Account) -> str:
     """Lists why documents were left out: counts, reasons, the first example of each."""
     rows = []

@@ -101,14 +101,13 @@ class Trials:
     def _once(self, name: str, find: Callable[[], Any]) -> Any:
         """Gives what the first process found, now or before the run was killed."""
         done, beside = self._folder / f"{name}.json", self._folder / f"{name}.part"
-        if not done.exists():
+        if not self.group.share_numbers([done.exists()])[0]:
             found = find()
             if self.group.rank == 0:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 beside.write_text(json.dumps(found), encoding="utf-8")
                 os.replace(beside, done)
-        self.group.wait()
-        return json.loads(done.read_text(encoding="utf-8"))
+        return json.loads(self.group.share_bytes(done.read_bytes() if self.group.rank == 0 else b""))
 
     def _train(self, folder: Path, trial: Trial) -> dict[str, Any]:
         run, chance = trial.training, random_state()

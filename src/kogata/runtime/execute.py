@@ -13,9 +13,13 @@ from kogata.core.amounts import format_bytes
 from kogata.core.errors import KogataError, Refused, Stopped
 from kogata.core.receipt import Receipt
 from kogata.runtime.meter import Meter
-from kogata.runtime.workers import STOP_SECONDS, Group, free_port
+from kogata.runtime.processes import state_of
+from kogata.runtime.pulse import Watch
+from kogata.runtime.workers import STOP_SECONDS, Group
 
 POLL_SECONDS = 0.2
+SETTLE_SECONDS = 5.0
+"""How long after one rank's failure another's may come that explains it: who is left raises an error too."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds of each fused member."""
     error: KogataError | None = None
+    unmeasured: dict[str, None] = field(default_factory=dict)
+    """Parts of the cost that are not known, as other computers had a hand in them."""
 
 
 class OurBug(Exception):
@@ -58,14 +64,19 @@ def execute(
     """
     label: str = job.request["label"]
     workers = group.ready(job.world)
-    port = free_port() if job.world > 1 else None
+    meeting = group.meeting(job.world)
     for worker in workers:
-        worker.ask({**job.request, "rank": worker.rank, "world": job.world, "port": port})
+        worker.ask({**job.request, **meeting, "rank": worker.rank, "world": job.world})
     waiting = {worker.rank for worker in workers}
+    # Those on other computers are listened to there.
+    ours = {worker.rank: worker.pid for worker in workers if worker.pid is not None}
+    watch = Watch(ours) if job.world > 1 else None
     outcome = Outcome()
     stopped_by: int | None = None
     breach: int | None = None
     kill_at: float | None = None
+    parted: dict[str, Any] | None = None
+    settle_at = 0.0
     while waiting:
         signum = tick()
         used = meter.tree_bytes()
@@ -78,24 +89,44 @@ def execute(
                 worker.ask_to_stop()
         if kill_at is not None and time.monotonic() > kill_at:
             break
+        if parted is not None and time.monotonic() > settle_at:
+            break
+        if watch is not None and (silent := watch.lost(waiting & ours.keys())) is not None:
+            pid = ours[silent[0]]
+            hangs = {"event": "hangs", "seconds": silent[1], "pid": pid, "doing": state_of(pid)}
+            group.events.put((silent[0], hangs))
         try:
             rank, event = group.events.get(timeout=POLL_SECONDS)
         except queue.Empty:
             continue
+        if watch is not None and event is not None and rank in waiting and rank in ours:
+            watch.heard(rank)
         if event is None:
             if rank in waiting:
                 code = next(worker.exit_code() for worker in workers if worker.rank == rank)
-                words = group.last_words()
+                error = _lost(label, workers[rank], job.world, code, group.last_words())
                 group.drop()
                 if breach is not None or signum is not None:
                     break
-                return Outcome(error=_lost(label, rank, job.world, code, words))
+                return Outcome(error=error)
+        elif event["event"] == "hangs":
+            group.drop()
+            if breach is not None or stopped_by is not None:
+                break
+            return Outcome(error=_silent(label, workers[rank], job.world, event))
         elif event["event"] == "done":
             waiting.discard(rank)
             if rank == 0:
                 outcome = _done(event)
+                if len(ours) < job.world:
+                    outcome.unmeasured = dict.fromkeys(("cpu_seconds", "joules"))
         elif event["event"] == "failed":
             waiting.discard(rank)
+            if job.world > 1 and (event.get("error") is None or event.get("apart")):
+                # It may be the echo of another's end, which is then heard in a moment.
+                if parted is None or parted.get("apart"):
+                    parted, settle_at = event, time.monotonic() + SETTLE_SECONDS
+                continue
             if event.get("error") is None:
                 group.drop()
                 raise OurBug(event.get("bug") or "unknown")
@@ -108,7 +139,7 @@ def execute(
                 kill_at = kill_at or time.monotonic() + STOP_SECONDS
         elif event["event"] == "nested":
             _answer(workers[0], event, job, nested)
-        else:
+        elif event["event"] != "pulse":
             heard(label, event)
     if waiting:
         group.drop()
@@ -126,7 +157,25 @@ def execute(
         error = Stopped(f"{label} was stopped", remedy="the same command goes on from its last checkpoint")
         error.exit_code = 130 if stopped_by == signal.SIGINT else 143
         return Outcome(error=error)
+    if parted is not None and (outcome.error is None or isinstance(outcome.error, Stopped)):
+        group.drop()
+        if not parted.get("apart"):
+            raise OurBug(parted.get("bug") or "unknown")
+        outcome.error = KogataError.from_dict(parted["error"])
+        outcome.error.exit_code = 1
     return outcome
+
+
+def _silent(label: str, worker: Any, world: int, event: Mapping[str, Any]) -> KogataError:
+    doing = f"; process {event['pid']} is {event['doing']}" if event["doing"] else ""
+    error = KogataError(
+        f"{label}: rank {worker.rank} of {world}{worker.place} hangs and is given up",
+        found=f"no sign of life for {event['seconds']:.0f} s{doing}",
+        remedy="see what holds it (a stopped process, swapping, a dead disk), then run the same command "
+        "again; it goes on from the last checkpoint",
+    )
+    error.exit_code = 1
+    return error
 
 
 def _done(event: Mapping[str, Any]) -> Outcome:
@@ -144,13 +193,14 @@ def _answer(worker: Any, event: Mapping[str, Any], job: Job, nested: Callable[..
         worker.ask({"do": "nested", "receipts": [], "error": error.to_dict()})
 
 
-def _lost(label: str, rank: int, world: int, code: int | None, words: str) -> KogataError:
-    who = f"rank {rank} of {world}" if world > 1 else "the worker"
+def _lost(label: str, worker: Any, world: int, code: int | None, words: str) -> KogataError:
+    who = f"rank {worker.rank} of {world}{worker.place}" if world > 1 else "the worker"
     how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
     if code == -signal.SIGKILL:
         remedy = "the system kills what takes too much memory: state a memory budget, or a smaller model"
     else:
         remedy = "run the same command again; it goes on from the last checkpoint"
-    error = KogataError(f"{label}: {who} was lost", found=f"{how}\n{words}".strip(), remedy=remedy)
+    found = worker.words() or f"{how}\n{words}".strip()
+    error = KogataError(f"{label}: {who} was lost", found=found, remedy=remedy)
     error.exit_code = 1
     return error

@@ -63,18 +63,21 @@ class RunFolder:
         row |= {} if self.processes is None else {"processes": self.processes}
         write_beside(self.path / "state.json", _json(row), sync=False)
 
-    def join(self, processes: int) -> None:
-        """Notes how many processes share the training; refuses another number than an unfinished run has.
+    def join(self, processes: int, nodes: int = 1) -> None:
+        """Notes how many processes share the training, of all nodes together.
+
+        Another number than an unfinished run has is refused.
 
         Raises:
             RecipeError: what was trained so far goes on with as many processes as made it.
         """
         if self.processes not in (None, processes):
+            each = f", {nodes} nodes with {processes // nodes} each" if nodes > 1 else ""
             raise RecipeError(
                 "this run was begun with another number of processes",
                 where=str(self.path),
-                found=f"--processes {processes}",
-                expected=f"--processes {self.processes}, which goes on where it stopped",
+                found=f"--processes {processes}{each}",
+                expected=f"--processes {self.processes}, of all nodes, which goes on where it stopped",
                 remedy="or begin anew in another folder: --out DIR",
             )
         self.processes = processes

@@ -16,9 +16,11 @@ from kogata.core.receipt import Machine, Receipt
 from kogata.core.recipe import Plan, Recipe
 from kogata.runtime.folder import RunFolder, open_folder
 from kogata.runtime.ledger import Ledger
+from kogata.runtime.lend import lend
 from kogata.runtime.load import dump_recipe
 from kogata.runtime.machine import machine_profile
 from kogata.runtime.meter import Meter
+from kogata.runtime.nodes import Hub, Nodes, gathered
 from kogata.runtime.plan import MEMORY_RESERVE, Context, make_plan, refuse, share_time
 from kogata.runtime.run import Runner
 from kogata.runtime.signals import listening
@@ -27,10 +29,12 @@ from kogata.runtime.system import available_memory, write_beside
 from kogata.runtime.workers import Group
 
 
-def plan_recipe(recipe: Recipe, *, out: Path | None = None, processes: int = 1) -> Plan:
+def plan_recipe(
+    recipe: Recipe, *, out: Path | None = None, processes: int = 1, nodes: Nodes | None = None
+) -> Plan:
     """Plans a recipe without writing anything but the machine's profile."""
     frozen = _frozen(recipe, out)
-    context = _context(recipe, frozen.machine if frozen else None, processes)
+    context = _context(recipe, frozen.machine if frozen else None, processes, nodes or Nodes())
     if frozen:
         context.run_id, context.shares = frozen.run_id, frozen.shares
     return make_plan(context)
@@ -42,6 +46,7 @@ def run_recipe(
     out: Path | None,
     fresh: frozenset[str],
     processes: int,
+    nodes: Nodes | None,
     screen: Any,
     started: float,
     hold_shares: bool,
@@ -50,6 +55,8 @@ def run_recipe(
     """Runs a recipe from plan to report.
 
     Args:
+        processes: of each computer.
+        nodes: where this computer stands among several; the first of them runs the recipe.
         started: when the process started, on time.monotonic's scale; the time budget runs from there.
         hold_shares: give elastic stages their planned share and no more.
         report: writes report.html from a run's folder.
@@ -57,12 +64,49 @@ def run_recipe(
     _refuse_torchrun()
     before = time.monotonic()
     machine = machine_profile(say=lambda text: screen.event("note", text=text))
-    started += time.monotonic() - before  # the first measurement of a machine is shown, not counted
+
+    def say(text: str) -> None:
+        screen.event("note", text=text)
+
+    with gathered(nodes or Nodes(), recipe, processes, machine.device, say) as hub:
+        # The first measurement of a machine and the wait for others are shown, not counted.
+        started += time.monotonic() - before
+        return _run(
+            recipe, machine, out=out, fresh=fresh, processes=processes, hub=hub, screen=screen,
+            started=started, hold_shares=hold_shares, report=report,
+        )  # fmt: skip
+
+
+def lend_processes(recipe: Recipe, *, processes: int, nodes: Nodes, screen: Any) -> None:
+    """Lends this computer's processes to the run of another until that run is over."""
+    _refuse_torchrun()
+
+    def say(text: str) -> None:
+        screen.event("note", text=text)
+
+    machine = machine_profile(say=say)
+    lend(recipe, nodes, processes, machine.cores, machine.device, say)
+
+
+def _run(
+    recipe: Recipe,
+    machine: Machine,
+    *,
+    out: Path | None,
+    fresh: frozenset[str],
+    processes: int,
+    hub: Hub | None,
+    screen: Any,
+    started: float,
+    hold_shares: bool,
+    report: Callable[[Path], Path],
+) -> tuple[Path, Plan, list[Receipt]]:
     folder, note = open_folder(recipe, out)
-    folder.join(processes)
+    nodes = hub.nodes if hub else Nodes()
+    folder.join(processes * nodes.count, nodes.count)
     if note:
         screen.event("note", text=note)
-    context = _context(recipe, folder.machine or machine, processes)
+    context = _context(recipe, folder.machine or machine, processes, nodes)
     context.run_id = folder.run_id
     context.shares = folder.shares
     invocation = uuid.uuid4().hex[:12]
@@ -73,6 +117,7 @@ def run_recipe(
         return time.monotonic() - started
 
     group = Group(folder.path, context.machine.cores)
+    group.hub = hub
     status = "failed"
     runner: Runner | None = None
     try:
@@ -86,7 +131,7 @@ def run_recipe(
         group.warm = context.warm
         if group.warm:
             group.ready(1)
-        asked: list[int] = []
+        asked: list[int] = hub.asked if hub else []
         with Meter(machine=context.machine) as meter, listening(asked):
             runner = Runner(
                 context=context,
@@ -134,7 +179,7 @@ def _frozen(recipe: Recipe, out: Path | None) -> RunFolder | None:
     return None
 
 
-def _context(recipe: Recipe, machine: Machine | None, processes: int) -> Context:
+def _context(recipe: Recipe, machine: Machine | None, processes: int, nodes: Nodes) -> Context:
     machine = machine or machine_profile()
     if processes < 1 or processes > 64:
         raise RecipeError("--processes takes a number from 1 to 64", found=str(processes))
@@ -143,7 +188,8 @@ def _context(recipe: Recipe, machine: Machine | None, processes: int) -> Context
         recipe=recipe,
         machine=machine,
         store=Store(),
-        processes=processes,
+        processes=processes * nodes.count,
+        nodes=nodes.count,
         memory_bytes=int(free * (1 - MEMORY_RESERVE)) if free else None,
     )
 

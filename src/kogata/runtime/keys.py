@@ -94,6 +94,18 @@ def outside_content(stage: Stage) -> dict[Address, str]:
     return found
 
 
+def settings_without_paths(stage: Stage) -> dict[str, Any]:
+    """Gives a stage's settings, and in place of files outside the store that there is one."""
+    settings = stage.model_dump(mode="json")
+    for (*outer, last), value in _path_settings(stage, ()):
+        if any(map(_is_path, _texts(value))):
+            place: Any = settings
+            for part in outer:
+                place = place[part]
+            place[last] = "(files)"
+    return settings
+
+
 def _path_settings(model: BaseModel, at: Address) -> Iterator[tuple[Address, Any]]:
     """Yields the settings marked as paths, with where they stand; a hub's name may be among them."""
     for name, info in type(model).model_fields.items():

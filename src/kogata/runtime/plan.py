@@ -11,7 +11,7 @@ from kogata.core.artifact import Artifact, Kind
 from kogata.core.errors import Refused
 from kogata.core.receipt import Machine
 from kogata.core.recipe import Plan, PlannedStep, Recipe, Step
-from kogata.core.stage import Facts, SameAs, Share, Stage
+from kogata.core.stage import Facts, Resolved, SameAs, Share, Stage
 from kogata.runtime.keys import Address, key_of, outside_content
 from kogata.runtime.store import Found, Store
 from kogata.runtime.wire import Inputs, Wiring, fuse
@@ -41,15 +41,34 @@ class Context:
     shares: dict[str, float] = field(default_factory=dict)
     """Label → seconds of each elastic stage, frozen in plan.json."""
     processes: int = 1
+    """Of all computers together."""
+    nodes: int = 1
     memory_bytes: int | None = None
     """What is available, where the budget names none."""
     outside: dict[str, dict[Address, str]] = field(default_factory=dict)
     warm: bool = False
     """The worker imports torch at its start, for training that follows; set by `make_plan`."""
 
+    def machine_of(self, stage: Stage) -> Machine:
+        """Gives what does a stage's work: this computer, or for one that is divided all of them as one."""
+        return self.machine.times(self.nodes if type(stage).parallel else 1)
+
+    def settle(
+        self, stage: Stage, facts: Mapping[str, Facts | None], share: Share
+    ) -> tuple[Resolved, Forecast]:
+        """Resolves a stage and forecasts what it will make, by what does its work."""
+        machine = self.machine_of(stage)
+        resolved = stage.resolve(facts, machine, share)
+        return resolved, resolved.stage.forecast(facts, machine, share)
+
     def beside_torch(self, stage: Stage, forecast: Forecast) -> Forecast:
-        """Adds the torch a warm worker holds to the forecast of a stage that does not count it."""
+        """Adds the torch a warm worker holds to the forecast of a stage that does not count it.
+
+        Of a stage that several computers do, the memory is that of one of them.
+        """
         cost = forecast.cost
+        if self.nodes > 1 and type(stage).parallel and cost.peak_bytes is not None:
+            return replace(forecast, cost=replace(cost, peak_bytes=cost.peak_bytes // self.nodes))
         counted = type(stage).trains or type(stage).imports_torch
         if not self.warm or counted or cost.peak_bytes is None:
             return forecast
@@ -58,10 +77,13 @@ class Context:
     def share_of(self, step: Step) -> Share:
         """Gives what one step may spend."""
         budget = self.recipe.budget
+        memory = budget.memory or self.memory_bytes
+        if memory is not None and type(step.stage).parallel:
+            memory *= self.nodes
         return Share(
             seconds=self.shares.get(step.label) if step.stage.elastic else None,
             budget_seconds=budget.time,
-            memory_bytes=budget.memory or self.memory_bytes,
+            memory_bytes=memory,
             size_bytes=budget.size,
             energy_joules=budget.energy,
             processes=self.processes if type(step.stage).parallel else 1,
@@ -161,10 +183,9 @@ def walk(
     for step in context.recipe.stages:
         share = context.share_of(step)
         facts = facts_of(inputs[step.label], known)
-        resolved = step.stage.resolve(facts, context.machine, share)
+        resolved, forecast = context.settle(step.stage, facts, share)
         stage = resolved.stage
         kind = stage.made_kind(facts)
-        forecast = stage.forecast(facts, context.machine, share)
         forecast = forecast.fused() if step.label in fused else forecast
         digests = digests_of(inputs[step.label], known)
         key = context.key(step, stage, digests, share) if digests is not None else None

@@ -76,6 +76,16 @@ def _portable(pid: int) -> Usage | None:
         return None
 
 
+def state_of(pid: int) -> str | None:
+    """Says what a process does, in the system's word: running, sleeping, stopped …; None when it is gone."""
+    import psutil
+
+    try:
+        return psutil.Process(pid).status()
+    except psutil.Error:
+        return None
+
+
 class Tree:
     """A process and everything it started, looked at again and again at little cost.
 

@@ -118,8 +118,7 @@ class Runner:
         share = self.context.share_of(step)
         facts = facts_of(inputs[step.label], self.known)
         try:
-            resolved = step.stage.resolve(facts, self.context.machine, share)
-            forecast = resolved.stage.forecast(facts, self.context.machine, share)
+            resolved, forecast = self.context.settle(step.stage, facts, share)
             forecast = self.context.beside_torch(resolved.stage, forecast if last else forecast.fused())
             digests = digests_of(inputs[step.label], self.known)
             assert digests is not None, f"{step.label} was reached before its inputs"
@@ -200,7 +199,7 @@ class Runner:
                 "out": str(out),
                 "checkpoints": str(checkpoints),
                 "seed": self.context.recipe.seed,
-                "machine": self.context.machine.to_dict(),
+                "machine": self.context.machine_of(last.stage).to_dict(),
                 "share": vars(last.share),
                 "deadline": self._deadline_of(last, after),
                 "plugins": [str(path) for path in self.context.recipe.plugin_files()],
@@ -214,6 +213,7 @@ class Runner:
             measured.cost or Cost(),
             tokens=outcome.tokens,
             flops=outcome.flops,
+            **outcome.unmeasured,
         )
         if outcome.error is not None:
             self._failed(planned, outcome.error, cost)
@@ -284,8 +284,8 @@ class Runner:
         for step in after:
             share = self.context.share_of(step)
             facts = facts_of(inputs[step.label], known)
-            stage = step.stage.resolve(facts, self.context.machine, share).stage
-            forecast = stage.forecast(facts, self.context.machine, share)
+            resolved, forecast = self.context.settle(step.stage, facts, share)
+            stage = resolved.stage
             forecast = forecast.fused() if step.label in fused else forecast
             rest += (share.seconds if stage.clocked(share) else forecast.cost.seconds) or 0.0
             known[step.label] = Known({**forecast.facts, "kind": str(stage.made_kind(facts))}, None)

@@ -27,7 +27,9 @@ from kogata.core.registry import registry
 from kogata.core.stage import Account, Facts, Share, Stage
 from kogata.engine.heap import trim
 from kogata.runtime.draft import load_installed_plugins
+from kogata.runtime.pulse import beating
 
+TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 PROGRESS_SECONDS = 0.1
 """The screen needs no more than ten lines a second."""
 
@@ -146,7 +148,11 @@ def serve(pipe: Pipe) -> list[Receipt]:
             if request.get("error"):
                 raise KogataError.from_dict(request["error"])
             return [Receipt.from_dict(row) for row in request["receipts"]]
-        _execute(pipe, request)
+        if request.get("world", 1) > 1:
+            with beating(lambda: pipe.send("pulse")):
+                _execute(pipe, request)
+        else:
+            _execute(pipe, request)
 
 
 def _execute(pipe: Pipe, request: dict[str, Any]) -> None:
@@ -178,8 +184,10 @@ def _execute(pipe: Pipe, request: dict[str, Any]) -> None:
     except OSError as error:
         known = _os_problem(error)
         pipe.send("failed", error=known.to_dict() if known else None, bug=traceback.format_exc())
-    except BaseException:
-        pipe.send("failed", error=None, bug=traceback.format_exc())
+    except BaseException as error:
+        known = _others_problem(error) if request.get("world", 1) > 1 else None
+        problem = known.to_dict() if known else None
+        pipe.send("failed", error=problem, apart=known is not None, bug=traceback.format_exc())
     finally:
         if bench is not None:
             bench.close()
@@ -191,18 +199,29 @@ def _os_problem(error: OSError) -> KogataError | None:
     return explain_os_error(error)
 
 
+def _others_problem(error: BaseException) -> KogataError | None:
+    from kogata.engine.parallel import explain_parting
+
+    return explain_parting(error)
+
+
 def _environment(request: Mapping[str, Any]) -> None:
     world = request.get("world", 1)
     if world > 1:
         os.environ.update(
             RANK=str(request["rank"]),
-            LOCAL_RANK=str(request["rank"]),
+            LOCAL_RANK=str(request["rank"] % request["here"]),
             WORLD_SIZE=str(world),
-            MASTER_ADDR="127.0.0.1",
+            LOCAL_WORLD_SIZE=str(request["here"]),
+            MASTER_ADDR=request.get("address", "127.0.0.1"),
             MASTER_PORT=str(request["port"]),
         )
+        if request.get("interface"):
+            # By themselves both take the interface of this computer's name, which may be loopback.
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", request["interface"])
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", request["interface"])
     else:
-        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        for name in TORCHRUN:
             os.environ.pop(name, None)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kogata.core.registry import PACKAGE
+from kogata.runtime.nodes import Hub, Lent
 
 Events = queue.Queue[tuple[int, dict[str, Any] | None]]
 """Rank and event; None when the rank's process ended."""
@@ -74,6 +75,13 @@ class Worker:
         except BrokenPipeError:
             self._events.put((self.rank, None))
 
+    place = ""
+    """Where it is, for messages; one on another computer says so."""
+
+    def words(self) -> str:
+        """Says how it ended; nothing, for it left its last words in the log."""
+        return ""
+
     def exit_code(self) -> int | None:
         """Gives the exit code; None while the process lives."""
         return self._process.poll()
@@ -109,20 +117,45 @@ class Group:
         self.cores = cores
         self.events: Events = queue.Queue()
         self.workers: list[Worker] = []
+        self.hub: Hub | None = None
+        """The other computers, where there are any."""
         self._threads = 0
 
-    def ready(self, world: int) -> list[Worker]:
-        """Gives `world` live workers, starting what is missing."""
-        threads = max(1, self.cores // world)
+    def ready(self, world: int) -> list[Any]:
+        """Gives `world` live workers, starting what is missing; the later ones are other computers'."""
+        here = self._here(world)
+        threads = max(1, self.cores // here)
         if threads != self._threads:
             self.close()
             self._threads = threads
-        while len(self.workers) < world:
+        while len(self.workers) < here:
             self.workers.append(Worker(self.log, self.events, len(self.workers), threads, warm=self.warm))
-        return self.workers[:world]
+        if self.hub is None or here == world:
+            return self.workers[:world]
+        self.hub.number += 1
+        self.hub.tell = lambda rank, event: self.events.put((rank, event))
+        return [*self.workers[:here], *(Lent(self.hub, rank) for rank in range(here, world))]
+
+    def meeting(self, world: int) -> dict[str, Any]:
+        """Says where the ranks of a job meet, and how many of them are on each computer."""
+        here = self._here(world)
+        if here == world:
+            return {"port": free_port() if world > 1 else None, "here": here}
+        assert self.hub is not None
+        return {
+            "port": free_port(""),
+            "here": here,
+            "address": self.hub.nodes.host,
+            "interface": self.hub.interface(),
+        }
+
+    def _here(self, world: int) -> int:
+        return world if self.hub is None or world == 1 else self.hub.processes
 
     def drop(self) -> None:
         """Kills every worker at once."""
+        if self.hub is not None:
+            self.hub.drop()
         for worker in self.workers:
             worker.close(now=True)
         self.workers = []
@@ -148,8 +181,8 @@ class Group:
         return "\n".join(text.splitlines()[-lines:])
 
 
-def free_port() -> int:
-    """Finds a free port on loopback for a group of ranks to meet."""
+def free_port(address: str = "127.0.0.1") -> int:
+    """Finds a free port for a group of ranks to meet."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((address, 0))
         return probe.getsockname()[1]

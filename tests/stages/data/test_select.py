@@ -270,6 +270,26 @@ def test_a_trial_sets_the_choice_beside_chance_on_equal_terms(tmp_path: Path) ->
             assert inputs[f"trial-{arm}-score"]["model"] == f"trial-{arm}-model"
 
 
+def test_many_rows_are_judged_by_more_processes() -> None:
+    machine = Machine(cores=4, gemm_flops=1.2e11, gemm_small_flops=8e10)
+
+    def taken(examples: int, **settings: Any) -> tuple[Any, Any]:
+        facts = {"kind": "examples", "splits": {"train": {"examples": examples, "bytes": 500 * examples}}}
+        given = {"corpus": {**FACTS, **facts}, "target": None, "model": None}
+        stage = Select.model_validate({"method": "sound", "keep": 0.5, **settings})
+        made = stage.resolve(given, machine, Share(memory_bytes=2**34)).stage
+        return made, made.forecast(given, machine, Share()).cost
+
+    few, many = taken(9_000)[0], taken(90_000)[0]
+    assert few.processes == 1 and many.processes == 4  # type: ignore[attr-defined]
+    alone, four, nine = (taken(90_000, processes=count)[1] for count in (1, 4, 9))
+    assert four.seconds < 0.6 * alone.seconds and nine.seconds < four.seconds
+    assert four.peak_bytes > alone.peak_bytes
+    assert taken(9_000, processes=4)[1].seconds == pytest.approx(
+        taken(9_000, processes=1)[1].seconds, abs=2.0
+    )
+
+
 def test_much_text_takes_more_processes_where_words_are_looked_at() -> None:
     much = {**FACTS, "splits": {"train": {"documents": 10**5, "bytes": 10**9, "characters": 10**9}}}
     machine = Machine(cores=4, gemm_flops=1.2e11, gemm_small_flops=8e10)

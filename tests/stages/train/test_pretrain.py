@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from training_bench import MACHINE, Killed, TrainingBench, make_tokens
+from training_bench import MACHINE, NOVELS, Killed, TrainingBench, make_tokens
 
 from kogata.core.artifact import Artifact, Kind
 from kogata.core.errors import DataError, RecipeError
@@ -22,21 +22,9 @@ from kogata.stages.train.pretrain import Pretrain
 
 TINY = {"model": {"layers": 1, "width": 16, "heads": 2, "ffn_width": 32}, "context": 16, "batch": 128}
 FAST = Machine(cores=2, gemm_flops=150e9, gemm_small_flops=120e9, compiler=True)
-NOVELS = {
-    "vocab_size": 4096,
-    "end_id": 0,
-    "splits": {"train": {"documents": 50, "tokens": 8_000_000, "bytes": 29_000_000}},
-}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return make_tokens(tmp_path_factory.mktemp("tokens"))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def resolved(facts: dict[str, Any], share: Share | None = None, machine: Machine = MACHINE, **settings: Any):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from training_bench import MACHINE, Killed, TrainingBench, make_tokens
+from training_bench import MACHINE, NOVELS, Killed, TrainingBench, make_tokens
 
 from kogata.core.artifact import Artifact
 from kogata.core.errors import RecipeError
@@ -30,11 +30,6 @@ SHAPES: dict[str, dict[str, Any]] = {
     "gemma3": {"family": "gemma3"},
     "lfm2": {"family": "lfm2", "tied": True},
     "qwen3_5": {"family": "qwen3_5"},
-}
-FACTS = {
-    "vocab_size": 4096,
-    "end_id": 0,
-    "splits": {"train": {"documents": 50, "tokens": 8_000_000, "bytes": 29_000_000}},
 }
 
 
@@ -125,13 +120,13 @@ def test_a_given_model_keeps_its_shape(tokens: Artifact, tmp_path: Path) -> None
 def test_what_cannot_be_is_refused_in_the_plan(model: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError) as caught:
         stage = Pretrain(model={**SIZES, **model}, steps=5)
-        stage.resolve({"tokens": FACTS, "model": None}, MACHINE, Share())
+        stage.resolve({"tokens": NOVELS, "model": None}, MACHINE, Share())
     assert message in str(caught.value)
 
 
 def test_what_does_not_fit_says_what_would() -> None:
     share = Share(memory_bytes=3 * 2**30)
-    facts = {"tokens": FACTS, "model": None}
+    facts = {"tokens": NOVELS, "model": None}
     model = {"layers": 8, "width": 512, "pattern": ["window", "window", "window", "full"]}
     asked: dict[str, Any] = {"context": 16_384, "batch": 16_384, "steps": 5, "recompute": False}
     stage = Pretrain(model=model, **asked).resolve(facts, MACHINE, share).stage
@@ -154,7 +149,7 @@ def test_plans_of_every_shape_import_no_torch(root: Path) -> None:
         "from kogata.core.receipt import Machine\n"
         "from kogata.core.stage import Share\n"
         "from kogata.stages.train.pretrain import Pretrain\n"
-        f"facts = {{'tokens': {FACTS!r}, 'model': None}}\n"
+        f"facts = {{'tokens': {NOVELS!r}, 'model': None}}\n"
         f"for shape in {list(SHAPES.values())!r}:\n"
         f"    stage = Pretrain(model={{**{SIZES!r}, **shape}}, steps=3)\n"
         "    made = stage.resolve(facts, Machine(), Share()).stage\n"
@@ -167,7 +162,7 @@ def test_plans_of_every_shape_import_no_torch(root: Path) -> None:
 
 def test_the_plan_says_what_a_pattern_saves() -> None:
     model = {"layers": 8, "width": 256, "pattern": [{"window": {"size": 256}}] * 7 + ["full"]}
-    given: dict[str, Any] = {"tokens": FACTS, "model": None}
+    given: dict[str, Any] = {"tokens": NOVELS, "model": None}
     stage = Pretrain(model=model, context=16_384, batch=16_384, steps=5)
     reasons = stage.resolve(given, MACHINE, Share()).reasons
     assert "15% of full attention's" in reasons["model.pattern"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from kogata.core.receipt import Machine
-from kogata.engine.classify._task import Size
+from kogata.engine.classify._task import Effort, Size
 from kogata.engine.costs import gemm_rate
 
 FORWARD_SHARE, TRAIN_SHARE = 0.5, 0.4
@@ -27,6 +29,29 @@ def forward_seconds(size: Size, machine: Machine) -> float:
     passes = size.tokens / 2000 + 20
     flops = 2.0 * size.body * size.tokens / (FORWARD_SHARE * gemm_rate(machine))
     return LOAD_SECONDS + flops + passes * size.layers * CALL_SECONDS
+
+
+def beside_probe(settings: Any, size: Size, machine: Machine, steps: int) -> Effort:
+    """Forecasts so many steps of training the encoder and the probe before or after them.
+
+    Args:
+        settings: with `batch` and `layers`.
+        size: of the task.
+        machine: that trains.
+        steps: of the optimiser.
+    """
+    from kogata.engine.classify import probe
+
+    head = probe.forecast(probe.Settings(), size, machine)
+    layers = min(size.layers, settings.layers) if isinstance(settings.layers, int) else size.layers
+    each = step_seconds(size, settings.batch, machine, layers, kept=layers < size.layers)
+    tokens = round(steps * settings.batch * size.tokens / size.rows)
+    return Effort(
+        seconds=head.seconds + steps * each,
+        bytes=head.bytes + training_bytes(size, settings.batch, layers),
+        tokens=head.tokens + tokens,
+        flops=head.flops + 6.0 * size.body * tokens,
+    )
 
 
 def fit_seconds(size: Size, fits: float, machine: Machine) -> float:

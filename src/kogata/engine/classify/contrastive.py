@@ -64,19 +64,9 @@ def steps_of(settings: Settings, classes: int) -> int:
 
 def forecast(settings: Settings, size: Size, machine: Machine) -> Effort:
     """Counts the steps, and the probe that follows."""
-    from kogata.engine.classify import _costs, probe
+    from kogata.engine.classify._costs import beside_probe
 
-    after = probe.forecast(probe.Settings(), size, machine)
-    steps = steps_of(settings, size.classes)
-    layers = min(size.layers, settings.layers) if isinstance(settings.layers, int) else size.layers
-    each = _costs.step_seconds(size, settings.batch, machine, layers, kept=layers < size.layers)
-    tokens = round(steps * settings.batch * size.tokens / size.rows)
-    return Effort(
-        seconds=after.seconds + steps * each,
-        bytes=after.bytes + _costs.training_bytes(size, settings.batch, layers),
-        tokens=after.tokens + tokens,
-        flops=after.flops + 6.0 * size.body * tokens,
-    )
+    return beside_probe(settings, size, machine, steps_of(settings, size.classes))
 
 
 def fit(settings: Settings, task: Task, bench: Bench) -> EncoderClassifier:

@@ -66,19 +66,9 @@ def steps_of(settings: Settings, rows: int) -> int:
 
 def forecast(settings: Settings, size: Size, machine: Machine) -> Effort:
     """Counts the probe that it starts from, and the steps."""
-    from kogata.engine.classify import _costs, probe
+    from kogata.engine.classify._costs import beside_probe
 
-    first = probe.forecast(probe.Settings(), size, machine)
-    steps = steps_of(settings, size.rows)
-    layers = min(size.layers, settings.layers) if isinstance(settings.layers, int) else size.layers
-    each = _costs.step_seconds(size, settings.batch, machine, layers, kept=layers < size.layers)
-    tokens = round(steps * settings.batch * size.tokens / size.rows)
-    return Effort(
-        seconds=first.seconds + steps * each,
-        bytes=first.bytes + _costs.training_bytes(size, settings.batch, layers),
-        tokens=first.tokens + tokens,
-        flops=first.flops + 6.0 * size.body * tokens,
-    )
+    return beside_probe(settings, size, machine, steps_of(settings, size.rows))
 
 
 def fit(settings: Settings, task: Task, bench: Bench) -> EncoderClassifier:

@@ -58,6 +58,18 @@ class Sample:
     """Bytes of text in the whole file, where its format says so."""
 
 
+def sample_of(texts: Sequence[str], read: int) -> Sample:
+    """Makes a sample of the texts that so many bytes gave."""
+    joined = "\n".join(texts)
+    return Sample(
+        read=max(1, read),
+        documents=len(texts),
+        bytes=len(joined.encode("utf-8", "surrogatepass")),
+        characters=len(joined),
+        text=joined,
+    )
+
+
 def decoder_of(file: InputFile, options: ReadOptions) -> Decoder:
     """Opens a text file for decoding, refusing a binary one."""
     stream = file.open()

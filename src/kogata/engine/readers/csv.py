@@ -19,6 +19,7 @@ from kogata.engine.readers._common import (
     head_of,
     lines_of,
     rows_by_head,
+    sample_of,
 )
 from kogata.engine.readers.jsonl import rows_to_documents
 
@@ -104,15 +105,8 @@ def sample(file: InputFile, options: ReadOptions, look: int = LOOK) -> Sample:
         document.text
         for document in rows_to_documents(_rows(file, iter(whole), account), file, options, account)
     ]
-    joined = "\n".join(texts)
     used = len("".join(whole)) / max(1, len(text))
-    return Sample(
-        read=max(1, round(read_bytes * used)),
-        documents=len(texts),
-        bytes=len(joined.encode("utf-8", "surrogatepass")),
-        characters=len(joined),
-        text=joined,
-    )
+    return sample_of(texts, round(read_bytes * used))
 
 
 def count_rows(file: InputFile, options: ReadOptions, look: int = ROWS_LOOK) -> float:

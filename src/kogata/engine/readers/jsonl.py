@@ -20,6 +20,7 @@ from kogata.engine.readers._common import (
     head_of,
     lines_of,
     rows_by_head,
+    sample_of,
     text_column,
 )
 
@@ -163,16 +164,9 @@ def sample(file: InputFile, options: ReadOptions, look: int = LOOK) -> Sample:
     account = Account()
     found = _rows(file, iter([line + "\n" for line in whole]), account)
     texts = [document.text for document in rows_to_documents(found, file, options, account)]
-    joined = "\n".join(texts)
     # The sample is of UTF-8 bytes; in another encoding the file's own bytes are more or fewer.
     scale = len(text.encode("utf-8", "surrogatepass")) / max(1, read_bytes)
-    return Sample(
-        read=max(1, round(used / scale)),
-        documents=len(texts),
-        bytes=len(joined.encode("utf-8", "surrogatepass")),
-        characters=len(joined),
-        text=joined,
-    )
+    return sample_of(texts, round(used / scale))
 
 
 def count_rows(file: InputFile, options: ReadOptions, look: int = ROWS_LOOK) -> float:

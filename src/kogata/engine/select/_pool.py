@@ -91,7 +91,12 @@ class Pool:
             yield batch
 
     def mapped(
-        self, step: Step, groups: Iterable[Any] | None = None, *, here: bool = False
+        self,
+        step: Step,
+        groups: Iterable[Any] | None = None,
+        *,
+        here: bool = False,
+        shard: int | None = None,
     ) -> Iterator[Arrays]:
         """Yields what a step gives of each group, in order; what was done before a kill is not done again.
 
@@ -99,6 +104,7 @@ class Pool:
             step: what is done with a group.
             groups: lists of texts; those of the training items, if not given.
             here: the step is known to this process alone, as one that holds a model is.
+            shard: groups after which their arrays are written.
         """
         if groups is None:
             groups = ([item.text for item in batch] for batch in self.batches())
@@ -108,9 +114,8 @@ class Pool:
             found = paired(groups, work, count, spread, batch=1)
         else:
             place = self.folder / f"pass-{self.passes}"
-            found = through_and_saved(
-                groups, work, count, place, spread, batch=1, shard=1 if here else SHARD_GROUPS
-            )
+            size = shard or (1 if here else SHARD_GROUPS)
+            found = through_and_saved(groups, work, count, place, spread, batch=1, shard=size)
         for _, made in found:
             yield made
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from pydantic import Field
 
@@ -11,13 +14,20 @@ from kogata.engine.examples import Example
 from kogata.engine.ngrams import mix, runs_of, units_of
 from kogata.engine.select._damage import judged
 from kogata.engine.select._pool import Pool, chance
+from kogata.engine.select._steps import Arrays
 
 NEEDS = frozenset({"examples"})
+SPREADS = True
+"""Several processes can judge, where there are more rows than are judged together."""
 BYTES_PER_SECOND = 1e6
-ITEM_SECONDS = 0.003
+ITEM_SECONDS, STEP_SECONDS = 0.0007, 0.0023
+"""Of a row; the second is of judging, which several processes share."""
+TORCH_BYTES = 250 * 2**20
+"""Of torch in each further process."""
 TEXT_COPIES, HELD_COPIES = 10, 30
 """Memory by the bytes of the text: of the whole pool, and of the rows judged together."""
 NAMES = {"fit": "another question's answer", "end": "an answer that is cut off"}
+KINDS = tuple(NAMES)
 LEAST_ROWS = 60
 """Rows below which there is too little to learn damage from."""
 TOGETHER = 10_000
@@ -79,20 +89,70 @@ def held_bytes(rows: int, size: int) -> int:
     return round(TEXT_COPIES * size + HELD_COPIES * size * min(1.0, TOGETHER / max(1, rows)))
 
 
+def step_bytes(rows: int, size: int) -> int:
+    """Forecasts the memory of a further process: torch, and the rows judged together."""
+    return TORCH_BYTES + round(HELD_COPIES * size * min(1.0, TOGETHER / max(1, rows)))
+
+
 def _rule_out_damaged(pairs: list[tuple[str, str]], alarm_cost: float, pool: Pool) -> None:
     """Gives rows that look damaged their reason: the more telling of two."""
     whole = [at for at in range(len(pairs)) if at not in pool.reasons]
     if len(whole) < LEAST_ROWS:
         return
     dealt = chance(pool.seed, 14).permutation(whole)
-    for part in np.array_split(dealt, max(1, -(-len(dealt) // TOGETHER))):
-        some = np.sort(part)
-        found = judged([pairs[at] for at in some], pool.seed, pool.tick)
+    parts = [np.sort(part) for part in np.array_split(dealt, parts_of(len(dealt)))]
+    groups: Iterator[list[Said]] = ([Said(*pairs[at]) for at in part] for part in parts)
+    judging = Judging(pool.seed, pool.tick if pool.processes == 1 and pool.spread is None else _never)
+    for some, made in zip(parts, pool.mapped(judging, groups, shard=1), strict=True):
+        found = {kind: made[2 * at : 2 * at + 2] for at, kind in enumerate(KINDS)}
         over = {kind: odds - threshold(odds, planted, alarm_cost) for kind, (odds, planted) in found.items()}
         for place, at in enumerate(some):
             kind = max(over, key=lambda kind: over[kind][place])
             if over[kind][place] >= 0:
                 pool.reasons[int(at)] = NAMES[kind]
+
+
+def parts_of(rows: int) -> int:
+    """Says in how many parts so many rows are judged."""
+    return max(1, -(-rows // TOGETHER))
+
+
+@dataclass(frozen=True)
+class Said:
+    """A question and its answer."""
+
+    question: str
+    answer: str
+
+    @property
+    def text(self) -> str:
+        """Both, for a number that no other row has."""
+        return f"{self.question}\0{self.answer}"
+
+
+def _never() -> None:
+    """Stands for the look whether someone asked to stop, in another process."""
+
+
+@dataclass(frozen=True)
+class Judging:
+    """Judges rows together: log odds of each kind of damage, of the rows and of those damaged on purpose."""
+
+    seed: int
+    tick: Callable[[], None]
+
+    def __call__(self, group: Sequence[Said]) -> Arrays:
+        """Works on the rows."""
+        import torch
+
+        # Sums over many rows depend on how many threads add them.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            found = judged([(one.question, one.answer) for one in group], self.seed, self.tick)
+        finally:
+            torch.set_num_threads(threads)
+        return tuple(array for kind in KINDS for array in found[kind])
 
 
 def threshold(odds: np.ndarray, planted: np.ndarray, alarm_cost: float) -> float:

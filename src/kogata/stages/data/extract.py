@@ -292,12 +292,6 @@ def _files(paths: str | list[str]) -> tuple[list[InputFile], set[Path]]:
 
 
 def _nothing(account: Account, what: str, paths: str | list[str]) -> DataError:
-    from kogata.engine.text import reasons_table
+    from kogata.engine.text import nothing_read
 
-    return DataError(
-        what,
-        where=paths if isinstance(paths, str) else ", ".join(paths),
-        found=reasons_table(account),
-        expected="at least one page with text",
-        remedy="give archives or pages with text in them; the reasons above say what was left out",
-    )
+    return nothing_read(account, what, paths, "page", "archives or pages")

@@ -380,15 +380,9 @@ def _files(path: str) -> tuple[list[InputFile], bool]:
 
 
 def _nothing(account: Account, what: str, paths: str | list[str]) -> DataError:
-    from kogata.engine.text import reasons_table
+    from kogata.engine.text import nothing_read
 
-    return DataError(
-        what,
-        where=paths if isinstance(paths, str) else ", ".join(paths),
-        found=reasons_table(account),
-        expected="at least one document with text",
-        remedy="give files with text in them; the reasons above say what was left out",
-    )
+    return nothing_read(account, what, paths, "document", "files")
 
 
 def _seconds(found: Survey) -> float:

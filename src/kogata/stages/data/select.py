@@ -122,8 +122,9 @@ class Select(Stage):
 
     processes: Annotated[int, Field(ge=1)] | Literal["auto", "ray"] = Field(
         default="auto",
-        description="processes that score documents by words; auto takes one for each core where there is "
-        "much text, ray those of the cluster that RAY_ADDRESS names, or of a Ray on this machine",
+        description="processes that score documents by words, or judge examples, 10,000 together; auto takes "
+        "one for each core where there is much of either, ray those of the cluster that RAY_ADDRESS names, "
+        "or of a Ray on this machine",
     )
 
     @field_validator("keep")
@@ -176,9 +177,13 @@ class Select(Stage):
         if self.keep == "auto":
             changes["keep"], reasons["keep"] = _keep_for(corpus, examples, machine, share)
         if self.processes == "auto":
-            much = corpus["splits"].get("train", {}).get("bytes", 0) >= MUCH_BYTES
+            train = corpus["splits"].get("train", {})
+            parts = getattr(method.variant, "parts_of", None)
+            much = train.get("bytes", 0) >= MUCH_BYTES
+            if parts is not None:
+                much = parts(train.get("examples") or 0) > 1
             several = much and getattr(method.variant, "SPREADS", False) and facts.get("model") is None
-            count = _fitting(method, machine, share) if several else 1
+            count = _fitting(method, machine, share, train) if several else 1
             why = "by cores and memory" if several else "too little work for more"
             changes["processes"], reasons["processes"] = count, f"{count}: {why}"
         return Resolved(stage=self.model_copy(update=changes), reasons=reasons)
@@ -216,12 +221,16 @@ class Select(Stage):
         count = machine.cores if ray else self.processes if isinstance(self.processes, int) and spreads else 1
         scoring = size / variant.BYTES_PER_SECOND
         seconds = 0.4 + size / READ_BYTES_PER_SECOND * 2 + scoring / count + PROCESS_SECONDS * (count > 1)
-        seconds = machine.paced(seconds + rows * getattr(variant, "ITEM_SECONDS", 0.0)) + RAY_SECONDS * ray
+        parts_of = getattr(variant, "parts_of", None)
+        hands = count if parts_of is None else min(count, parts_of(rows))
+        each = getattr(variant, "ITEM_SECONDS", 0.0) + getattr(variant, "STEP_SECONDS", 0.0) / hands
+        seconds += rows * each
+        seconds = machine.paced(seconds) + RAY_SECONDS * ray
         peak = 190 * 2**20 + ITEM_BYTES * rows
         held = getattr(variant, "held_bytes", None)
         peak += NGRAM_MODEL_BYTES if held is None else held(rows, size)
         if count > 1 and not ray:
-            peak += (PROCESS_BYTES + getattr(variant, "STEP_BYTES", 0)) * count
+            peak += (PROCESS_BYTES + _step_bytes(variant, train)) * hands
         if model is not None and ("model" in self.method.variant.NEEDS or self._name == "representative"):
             from kogata.engine import inference_costs as costs
 
@@ -285,9 +294,16 @@ class Select(Stage):
         return select(job, bench, corpus, given.get("target"), model)
 
 
-def _fitting(method: Method, machine: Machine, share: Share) -> int:
+def _step_bytes(variant: Any, train: Mapping[str, Any]) -> int:
+    """Forecasts what each further process holds for its step."""
+    rows, size = train.get("documents") or train.get("examples") or 0, train.get("bytes", 0)
+    step = getattr(variant, "step_bytes", None)
+    return getattr(variant, "STEP_BYTES", 0) if step is None else step(rows, size)
+
+
+def _fitting(method: Method, machine: Machine, share: Share, train: Mapping[str, Any]) -> int:
     memory = share.memory_bytes or machine.memory_bytes
-    each = PROCESS_BYTES + getattr(method.variant, "STEP_BYTES", 0)
+    each = PROCESS_BYTES + _step_bytes(method.variant, train)
     fitting = memory // (2 * each) if memory else MOST_PROCESSES
     return max(1, min(machine.cores, fitting, MOST_PROCESSES))
 

@@ -64,7 +64,8 @@ def make_ready(
     streamed = bench.checkpoints / f"weights-{bench.rank}.bin"
     decoder, mark = load_base(model, form.hold, streamed, form.recompute)
     decoder = decoder.to(bench.device)
-    if isinstance(decoder, Foreign) and decoder.layers is None and getattr(settings, "top", "all") != "all":
+    layers = getattr(module, "LAYERS", False) or getattr(settings, "top", "all") != "all"
+    if isinstance(decoder, Foreign) and decoder.layers is None and layers:
         decoder.layers = Layers(decoder.model).check()
     more = {"encode": _encoder(model)} if getattr(module, "ENCODES", False) else {}
     tuning: Tuning = module.apply(decoder, settings, bench.seed, **more)

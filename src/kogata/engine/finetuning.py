@@ -95,7 +95,8 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
     rows, heldout = rendered.train, rendered.heldout
     name, module, settings = job.method.name, job.method.variant, job.method.settings
     length = _length(job, rows)
-    sampler = RowSampler(rows, batch=job.batch, micro=job.micro, seed=bench.seed * 7)
+    padded = job.spec is not None
+    sampler = RowSampler(rows, batch=job.batch, micro=job.micro, seed=bench.seed * 7, by_length=padded)
 
     def made(settings: Any) -> Ready:
         return make_ready(job.model, module, settings, job.form, sampler, bench, job.spec)

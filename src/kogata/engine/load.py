@@ -94,6 +94,9 @@ class Foreign(nn.Module):
     @cached_property
     def plain_head(self) -> bool:
         """Whether logits are just hidden vectors times `head_weight` (measured on a few ids)."""
+        if getattr(self.model.get_output_embeddings(), "bias", None) is not None:
+            # It may be zero now and be trained later.
+            return False
         ids = torch.arange(4)[None]
         with torch.no_grad():
             theirs = self.model(input_ids=ids).logits

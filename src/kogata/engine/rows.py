@@ -141,10 +141,12 @@ class RowSampler:
         batch: rows of one optimiser step, over all processes.
         micro: input tokens of one forward pass at most (one row at least).
         seed: decides every order.
+        by_length: whether a step's rows of like length go through together, for a model that pads them.
     """
 
-    def __init__(self, rows: Rows, *, batch: int, micro: int, seed: int = 0) -> None:
+    def __init__(self, rows: Rows, *, batch: int, micro: int, seed: int = 0, by_length: bool = False) -> None:
         assert len(rows), "no row to train on"
+        self.by_length = by_length
         self.rows, self.batch, self.micro, self.seed = rows, batch, micro, seed
         self.taken = 0
 
@@ -186,5 +188,8 @@ class RowSampler:
     def _parts(self, rows: list[int], again: list[bool]) -> Iterator[PackedBatch]:
         if not rows:
             return
+        if self.by_length:
+            order = sorted(range(len(rows)), key=lambda at: self.rows.inputs(rows[at]))
+            rows, again = [rows[at] for at in order], [again[at] for at in order]
         for part in self.rows.parts(rows, self.micro):
             yield self.rows.pack([rows[at] for at in part], [again[at] for at in part])

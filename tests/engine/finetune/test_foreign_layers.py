@@ -264,3 +264,20 @@ def test_every_row_of_an_epoch_is_kept_once(examples: Artifact, models: dict[str
     new = [row for part in parts for row, again in zip(part.rows, part.again, strict=True) if not again]
     assert sorted(new) == list(range(len(rows)))
     assert Kind.MODEL == models["gpt2"].kind
+
+
+def test_rows_of_like_length_go_together(examples: Artifact, models: dict[str, Artifact]) -> None:
+    """The same rows with less padding: a step's loss stays what it is."""
+    rows = render_rows(examples.path, models["gpt2"].path, context=96).train
+    packed: Any = ForeignPacked(Foreign(theirs(models["gpt2"].path), 96))
+    taken, padded, losses = [], [], []
+    for by_length in (False, True):
+        step = RowSampler(rows, batch=12, micro=120, by_length=by_length).take()
+        parts = list(step.parts)
+        assert len(parts) > 2
+        taken.append(sorted(row for part in parts for row in part.rows))
+        sizes = [[rows.inputs(row) for row in part.rows] for part in parts]
+        padded.append(sum(max(size) * len(size) for size in sizes))
+        losses.append(sum(float(TrainedTokens(packed)(part, 1 / step.count)) for part in parts))
+    assert taken[0] == taken[1] and padded[1] < padded[0]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)

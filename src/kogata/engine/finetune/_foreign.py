@@ -61,7 +61,8 @@ def _refuse(model: Facts, method: Any, shape: dict[str, Any]) -> None:
     able = [name for name in registry.variant_names(FOLDER) if _foreign(name)]
     found = f"method: {method.name}" if method.name not in able else None
     settings = method.settings
-    if found is None and getattr(settings, "top", "all") != "all":
+    layers = getattr(method.variant, "LAYERS", False) or getattr(settings, "top", "all") != "all"
+    if found is None and layers:
         refuse_layers_of(shape, f"method: {{{method.name}: {{top: {settings.top}}}}}")
     if getattr(settings, "init", "uniform") != "uniform":
         found = f"init: {settings.init}"

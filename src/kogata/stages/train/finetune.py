@@ -32,7 +32,8 @@ class Finetune(Stage):
     trained go through the head. With `lora`, `ia3`, `sparse`, `prompt` and `prefix` an adapter comes out that
     peft reads, with `adapter` one that only Kogata reads; with `full`, `freeze` or `merge: true` a whole
     model. What follows in the recipe takes model and adapter together, or refuses. A model that only
-    transformers can build is trained in its module: with `lora` and `peft` through peft, and with `full`.
+    transformers can build is trained in its module: with `lora` and `peft` through peft, with `freeze` and
+    `full`; upper layers alone and narrow weights too, for most kinds.
 
     `batch` counts rows here. The held-out rows are looked at eight times; the weights that were best on them
     are kept, and training ends early when they stay the best. A fixed general text in the rows' language is

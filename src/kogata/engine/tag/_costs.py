@@ -18,12 +18,14 @@ from kogata.engine.classify._task import Size
 
 UNITS_PER_TOKEN = 0.95
 """Words and signs, or characters of Japanese, to a token."""
-FEATURES = 26
+FEATURES = 23
 """Of a unit that are kept, on average."""
-FEATURE_SECONDS = 1.1e-6
-"""Of hashing one."""
+FEATURE_SECONDS = 4e-7
+"""Of hashing one, in CPU time of a Zen 5 core over the rows of examples/data/tables."""
 UNIT_SECONDS = 6e-6
 """Of parting a text and marking it, to a unit."""
+FIT_FLOPS = 2e9
+"""Of sparse products and L-BFGS on one core, same rows."""
 PIECE_SECONDS = 1.2e-5
 """Of cutting a text into pieces and marking them, to a piece."""
 MOST_PIECES = 40_000
@@ -45,16 +47,16 @@ def features_seconds(size: Size, strengths: int, machine: Machine) -> float:
     """Forecasts hashing the units of all rows and the regressions over them."""
     units = units_of(size)
     hashing = machine.paced(0.3 + units * (FEATURES * FEATURE_SECONDS + UNIT_SECONDS))
-    features = min(131_072.0, 8.0 * units)
+    features = min(131_072.0, units)
     fits = strengths + 1 if fits_of(size, 1) == 2 else 3 * strengths + 1
-    each = 4.0 * units * FEATURES * size.classes / 1.5e9 + 24.0 * features * size.classes / 1.5e9
+    each = (4.0 * units * FEATURES + 24.0 * features) * size.classes / FIT_FLOPS
     return hashing + fits * FIT_ROUNDS * each / (1 + 0.6 * (machine.cores - 1))
 
 
 def features_bytes(size: Size) -> int:
     """Counts the hashes, the matrix twice, and the weights with what L-BFGS remembers of them."""
     units = units_of(size)
-    return round(units * FEATURES * 60 + 4 * 24 * min(131_072.0, 8.0 * units) * size.classes)
+    return round(units * FEATURES * 60 + 4 * 24 * min(131_072.0, units) * size.classes)
 
 
 def watched(rows: int) -> int:

@@ -16,10 +16,10 @@ from kogata.core.registry import suggest
 from kogata.core.stage import Facts
 from kogata.engine.classify._task import Size
 from kogata.engine.classify._task import size_of as size_of_texts
-from kogata.engine.examples import Example, read_examples
 from kogata.engine.tag_rows import OUTSIDE, Span, joined, unspaced
 
 if TYPE_CHECKING:
+    from kogata.engine.examples import Example
     from kogata.engine.tag._encoder import TokenEncoder
 
 Place = tuple[int, int]
@@ -242,6 +242,8 @@ def read_task(folder: Path, scheme: Scheme, workshop: Workshop, seed: int, split
 
 
 def _rows(folder: Path, split: str, scheme: Scheme) -> Iterable[tuple[Row, str | None]]:
+    from kogata.engine.examples import read_examples
+
     for row in read_examples(folder, split):
         if row.form != "tags":
             raise DataError(

@@ -8,6 +8,7 @@ meant.
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import random
 import re
@@ -125,7 +126,9 @@ def main() -> None:
     OUT.mkdir(exist_ok=True)
     for name, rows in (("en", english()), ("ja", japanese(random.Random(0)))):
         lines = (json.dumps(row, ensure_ascii=False) for row in rows)
-        (OUT / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        # Without a time in it, the file is the same whenever it is made.
+        packed = gzip.compress(("\n".join(lines) + "\n").encode(), mtime=0)
+        (OUT / f"{name}.jsonl.gz").write_bytes(packed)
         print(f"{name}: {len(rows)} rows, {sum(len(row['spans']) for row in rows)} spans")
 
 

@@ -111,7 +111,7 @@ def candidates(
                 )
             left_out[name] = "no encoder is given"
             continue
-        settings = method.settings if name == asked else module.Settings()
+        settings = method.settings if method != "auto" and name == asked else module.Settings()
         why = module.suits(size) if asked is None else None
         if why is not None:
             left_out[name] = why

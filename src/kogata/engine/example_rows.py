@@ -144,8 +144,8 @@ class RowReader:
             if role in roles and field_of(row, roles[role]) is None:
                 return self._missing(row, role)
         if "tokens" in roles:
-            given = (_mended_all(field_of(row, roles[role]), self) for role in ("tokens", "tags"))
-            made = tagged_fields(*given, (roles["tokens"], roles["tags"]))
+            tokens, tags = (_mended_all(field_of(row, roles[role]), self) for role in ("tokens", "tags"))
+            made = tagged_fields(tokens, tags, (roles["tokens"], roles["tags"]))
             if isinstance(made, Problem):
                 return made
             self.begun += made[1]

@@ -62,6 +62,7 @@ def make_ready(
     """
     give_back()
     streamed = bench.checkpoints / f"weights-{bench.rank}.bin"
+    decoder: Any
     decoder, mark = load_base(model, form.hold, streamed, form.recompute)
     decoder = decoder.to(bench.device)
     layers = getattr(module, "LAYERS", False) or getattr(settings, "top", "all") != "all"

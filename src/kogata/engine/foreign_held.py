@@ -47,7 +47,7 @@ class Widened:
             hold = places.get(tensor.untyped_storage().data_ptr())
             if hold is None:
                 return tensor
-            return _Part(hold, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
+            return _Part(hold, int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride())
 
         empty = {name: getattr(self.module, name).data for name in self.holds}
         self._put(wide)
@@ -102,7 +102,7 @@ def narrow(module: nn.Module, hold: Hold, stream: Stream | None) -> None:
         for name, weight in part.named_parameters(recurse=False)
         if weight.dim() >= 2
     ]
-    weights = [weight for _, _, weight in owners]
+    weights: list[Tensor] = [weight for _, _, weight in owners]
     held = stream.add(weights) if stream is not None else [FORMS[hold](weight) for weight in weights]
     parts: dict[int, tuple[nn.Module, dict[str, Any]]] = {}
     for (part, name, _), one in zip(owners, held, strict=True):

@@ -80,7 +80,8 @@ class Layers:
     @property
     def width(self) -> int:
         """Of the stream that goes from layer to layer."""
-        return int(self.model.config.get_text_config(decoder=True).hidden_size)
+        config: Any = self.model.config
+        return int(config.get_text_config(decoder=True).hidden_size)
 
     def check(self) -> Layers:
         """Measures that the layers can be left out, and gives itself.

@@ -15,9 +15,7 @@ import numpy as np
 from kogata.core.receipt import Machine
 from kogata.core.recipe import Clock
 from kogata.core.stage import Bench, Share
-from kogata.engine.classify import Classifier
 from kogata.engine.classify._scores import confused, lead, scores
-from kogata.engine.classify._task import Task
 
 NOTES = "judged.json"
 
@@ -149,11 +147,11 @@ class Contest:
 
     # What is judged, and how
 
-    def _guess(self, made: Classifier, held: Task) -> list[Any]:
+    def _guess(self, made: Any, held: Any) -> list[Any]:
         """Gives what it makes of each row, as JSON values."""
         return made.probabilities(held.texts).argmax(1).tolist()
 
-    def _truth(self, task: Task) -> list[Any]:
+    def _truth(self, task: Any) -> list[Any]:
         """Gives what should be made of each row."""
         return task.targets.tolist()
 

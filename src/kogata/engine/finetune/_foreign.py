@@ -113,13 +113,10 @@ def stand_in(model: Facts) -> ModelSpec:
         sizes = {name: shape[name] for name in ("layers", "width", "heads", "kv_heads", "head_dim", "tied")}
         ffn = int(shape["width"])
         try:
-            for _ in range(2):
-                spec = ModelSpec.of_family(
-                    "llama", vocab_size=vocab, ffn_width=ffn, context=context, norm_eps=1e-5, **sizes
-                )
-                ffn += round((wanted - spec.parameters()) / (3 * spec.width * spec.layers))
-                ffn = max(1, ffn)
-            return spec
+            more: dict[str, Any] = {"vocab_size": vocab, "context": context, "norm_eps": 1e-5, **sizes}
+            first = ModelSpec.of_family("llama", ffn_width=ffn, **more)
+            ffn += round((wanted - first.parameters()) / (3 * first.width * first.layers))
+            return ModelSpec.of_family("llama", ffn_width=max(1, ffn), **more)
         except KogataError:
             pass
     width = HEAD

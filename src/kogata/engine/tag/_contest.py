@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from kogata.engine.classify._contest import Contest, Entry
-from kogata.engine.tag import Tagger
 from kogata.engine.tag._scores import lead, mixed_up, scores
-from kogata.engine.tag._task import Row, Task
+from kogata.engine.tag._task import Row
 
 
 class TagContest(Contest):
@@ -21,10 +20,10 @@ class TagContest(Contest):
         """Lists what goes wrong most often: marked, found, times."""
         return mixed_up(*self._judged(entry.name))
 
-    def _guess(self, made: Tagger, held: Task) -> list[Any]:
+    def _guess(self, made: Any, held: Any) -> list[Any]:
         return [[list(span[:3]) for span in found] for found in made.mark(held.rows)]
 
-    def _truth(self, task: Task) -> list[Row]:
+    def _truth(self, task: Any) -> list[Row]:
         return list(task.rows)
 
     def _scores(self, truth: list[Row], guesses: list[Any]) -> dict[str, Any]:

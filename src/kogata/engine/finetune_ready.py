@@ -62,9 +62,8 @@ def make_ready(
     """
     give_back()
     streamed = bench.checkpoints / f"weights-{bench.rank}.bin"
-    decoder: Any
-    decoder, mark = load_base(model, form.hold, streamed, form.recompute)
-    decoder = decoder.to(bench.device)
+    loaded, mark = load_base(model, form.hold, streamed, form.recompute)
+    decoder: Any = loaded.to(bench.device)
     layers = getattr(module, "LAYERS", False) or getattr(settings, "top", "all") != "all"
     if isinstance(decoder, Foreign) and decoder.layers is None and layers:
         decoder.layers = Layers(decoder.model).check()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from kogata.core.stage import Bench
 from kogata.engine.base_model import load_base
@@ -71,7 +71,7 @@ def make_ready(
     tuning: Tuning = module.apply(decoder, settings, bench.seed, **more)
     kernels = Kernels.build() if bench.device == "cpu" and bench.machine.compiler else None
     packed: Any = ForeignPacked(decoder) if isinstance(decoder, Foreign) else None
-    packed = packed or PackedHidden(decoder, kernels, recompute=form.recompute)
+    packed = packed or PackedHidden(cast(Any, decoder), kernels, recompute=form.recompute)
     work = module.work(decoder.spec or spec, settings)
     ready = Ready(decoder=decoder, tuning=tuning, work=work, packed=packed, mark=mark)
     if tuning.begin is not None:

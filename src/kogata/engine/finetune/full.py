@@ -4,7 +4,9 @@ Pays when: there are many rows (tens of thousands), or what is to be learned is 
 Hurts when: rows are few: it forgets more of what the model could do, and takes more time and memory.
 Cost: weights, gradients and two averages: 16 bytes a weight; about 1.5 times the products of `lora`.
 Source: Biderman et al. 2024 (arXiv 2405.09673): learns more and forgets more than low-rank changes.
-Measured here: not yet measured.
+Measured here: SmolLM2-135M, GSM8K rows, float32, beside transformers' Trainer: 1.80
+[finetune.json:full.speed_over_plain:.2f] times its tokens a second as it comes, 1.29
+[finetune.json:full.speed_over_best:.2f] times with its batches of like length.
 """
 
 from __future__ import annotations

@@ -6,7 +6,14 @@ Cost: two thirds of the products of full fine-tuning; 16 bytes for each of the f
 Source: LoRA (arXiv 2106.09685); all linear layers, rate nearly independent of the rank: Schulman et al. 2025
     (LoRA Without Regret); rsLoRA (arXiv 2312.03732); DoRA (arXiv 2402.09353); LoRA+ (arXiv 2402.12354);
     PiSSA (arXiv 2404.02948). Variants tie once the rate is tuned (arXiv 2602.04998).
-Measured here: not yet measured.
+Measured here: SmolLM2-135M, GSM8K rows, rank 16, float32, beside TRL with peft: 2.71
+[finetune.json:lora.speed_over_plain:.2f] times its tokens a second as it comes, 1.74
+[finetune.json:lora.speed_over_best:.2f] times its best of three settings, in 0.22
+[finetune.json:lora.memory_share_of_plain:.2f] of its memory, the losses of all steps within 0.003
+[finetune.json:lora.curve_gap:.3f]. Three epochs of the top third of the layers: 4.9
+[finetune.json:top.whole_over_plain:.1f] times, from the second on 5.8
+[finetune.json:top.later_over_plain:.1f] times, the held-out loss 1.14
+[finetune.json:top.loss_ratio:.2f] times that of all layers.
 """
 
 from __future__ import annotations

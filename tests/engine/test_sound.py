@@ -142,7 +142,7 @@ def test_varied_rows_come_first(tmp_path: Path) -> None:
     made = [(f"{same}, and then? {at}", f"{at} ships") for at in range(20)]
     made += [("駅までの道を教えてください", "角を右に曲がります"), ("昨夜の夕食は何でしたか", "焼き魚です")]
     made += [("Name a metal that conducts well", "copper"), ("Who wrote the letter?", "my aunt Ruth")]
-    scores, _ = scored(tmp_path, made, copies=False)
+    scores, _ = scored(tmp_path, made, copies=False, varied=True)
     assert len({float(score) for score in scores}) == len(made)
     assert set(np.argsort(-scores)[:6]) >= {20, 21, 22, 23}
 

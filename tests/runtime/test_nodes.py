@@ -45,7 +45,11 @@ def write_recipe(place: Path, parts: dict[str, Any]) -> Path:
 
 def start(place: Path, rank: int, port: int, *more: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "KOGATA_HOME": str(place / "home")}
-    code = "import sys; from kogata.cli import main; sys.exit(main())"
+    # Bits are equal where a process has as many threads: one, as each of two processes of one computer.
+    one = (
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})" if hasattr(os, "sched_setaffinity") else "0"
+    )
+    code = f"import os, sys; {one}; from kogata.cli import main; sys.exit(main())"
     words = [sys.executable, "-c", code, "run", "recipe.yaml", "--nodes", "2", "--node-rank", str(rank)]
     words += ["--rendezvous", f"127.0.0.1:{port}", *more]
     pipe = subprocess.PIPE

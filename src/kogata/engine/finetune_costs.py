@@ -71,6 +71,8 @@ LOGIT_ROWS = 192
 """Held at once by the loss, at least."""
 EXTRA_BYTES = 60 * 2**20
 """Of transformers' tokenizer, the rows, and what the allocator keeps, beyond what `TORCH_BYTES` has."""
+FOREIGN_BYTES = 100 * 2**20
+"""Of transformers' modules and what they load."""
 MOMENT = 3.3
 """What a token needs while one layer is computed, over the largest tensors of it: peaks of SmolLM2-135M with
 LoRA at 252, 508 and 996 tokens a pass, with and without activations computed again."""
@@ -224,7 +226,7 @@ def peak_bytes(spec: ModelSpec, work: Work, *, tokens: float, form: Form = PLAIN
     head = logits + 16 * 2**20
     if work.dense > spec.matrix_parameters():
         head += 8 * spec.vocab_size * spec.width
-    own = TORCH_BYTES + EXTRA_BYTES + held_bytes(spec, work, form)
+    own = TORCH_BYTES + EXTRA_BYTES + held_bytes(spec, work, form) + FOREIGN_BYTES * work.foreign
     own += round(tokens * token_bytes(spec, work, form))
     return processes * (own + head)
 

@@ -102,7 +102,7 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
         return make_ready(job.model, module, settings, job.form, sampler, bench, job.spec)
 
     spec = job.spec or load_spec(job.model)
-    work: Work = replace(module.work(spec, settings), best=len(heldout) > 0)
+    work: Work = replace(module.work(spec, settings), best=len(heldout) > 0, foreign=bool(job.spec))
     planned = _planned_tokens(job, bench, spec, work, rows, length)
     steps = length.steps or planned / (job.batch * rows.tokens / len(rows))
     most = costs.look_tokens(planned)

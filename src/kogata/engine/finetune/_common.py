@@ -42,6 +42,8 @@ class Work:
     """Steps' worth of work before the first one."""
     best: bool = True
     """Whether the best weights so far are held: where there are held-out rows."""
+    foreign: bool = False
+    """Whether transformers' module is trained."""
 
 
 @dataclass(kw_only=True)

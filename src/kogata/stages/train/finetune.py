@@ -143,8 +143,7 @@ class Finetune(Stage):
         from kogata.engine.finetune_plan import plan_batch, plan_form
 
         (spec, foreign), examples = self._spec(facts), _examples(facts)
-        module, settings = self.method.variant, self.method.settings
-        work, room = self._work(spec, examples), _room(share)
+        work, room = self._work(facts), _room(share)
         if self.merge:
             refuse_merge(self.method.name, "merge of train.finetune", "leave `merge` out, or use `lora`")
         reasons: dict[str, str] = {}
@@ -189,7 +188,7 @@ class Finetune(Stage):
             if not trials.layers:
                 stage = stage.model_copy(update={"method": self._method("all")})
         if self.lr == "auto":
-            usual, reason = module.lr(spec, settings)
+            usual, reason = self.method.variant.lr(spec, self.method.settings)
             reasons["lr"] = trials.said_of_rates(usual, reason)
             if not trials.rates:
                 stage = stage.model_copy(update={"lr": usual})
@@ -236,7 +235,7 @@ class Finetune(Stage):
         model = facts["model"]
         assert model is not None and isinstance(self.batch, int) and isinstance(self.context, int)
         (spec, _), form = self._spec(facts), self._chosen()
-        work = self._work(spec, _examples(facts))
+        work = self._work(facts)
         rows = costs.guess_rows(_examples(facts), "train", model.get("vocab_size"), self.context)
         micro = costs.micro_tokens(spec, work, _room(share), form)
         sizes: dict[str, Any] = {"batch": self.batch, "micro": micro, "form": form}
@@ -251,7 +250,7 @@ class Finetune(Stage):
         model = facts["model"]
         assert model is not None and isinstance(self.batch, int) and isinstance(self.context, int)
         form = self._chosen()
-        work = self._work(spec, examples)
+        work = self._work(facts)
         micro = costs.micro_tokens(spec, work, _room(share), form)
         rows, first = self._step(facts, machine, share)
         trials = self._trials(facts, machine, share)
@@ -316,8 +315,8 @@ class Finetune(Stage):
 
         examples, model = one(given, "examples"), one(given, "model")
         assert isinstance(self.batch, int) and isinstance(self.context, int)
-        (spec, foreign), form = self._spec({"model": model.facts}), self._chosen()
-        clocked = self.clocked(bench.share)
+        known, clocked = {"model": model.facts, "examples": examples.facts}, self.clocked(bench.share)
+        (spec, foreign), form = self._spec(known), self._chosen()
         job = Finetuning(
             examples=examples.path,
             model=model.path,
@@ -336,7 +335,7 @@ class Finetune(Stage):
             lr=None if self.lr == "auto" else self.lr,
             batch=self.batch,
             context=self.context,
-            micro=costs.micro_tokens(spec, self._work(spec, examples.facts), _room(bench.share), form),
+            micro=costs.micro_tokens(spec, self._work(known), _room(bench.share), form),
             precision=self.precision,
             prompt_weight=self.prompt_weight,
             turns=self.turns,
@@ -358,10 +357,12 @@ class Finetune(Stage):
         assert model is not None
         return base_spec(model, self.method)
 
-    def _work(self, spec: Any, examples: Facts) -> Any:
-        """Gives what the method computes, and whether the best weights so far are held."""
-        held = (examples.get("splits") or {}).get("heldout") or {}
-        return replace(self.method.variant.work(spec, self.method.settings), best=bool(held.get("examples")))
+    def _work(self, facts: Mapping[str, Facts | None]) -> Any:
+        """Gives what the method computes, and what else is held."""
+        spec, foreign = self._spec(facts)
+        held = (_examples(facts).get("splits") or {}).get("heldout") or {}
+        work = self.method.variant.work(spec, self.method.settings)
+        return replace(work, best=bool(held.get("examples")), foreign=bool(foreign))
 
     def _chosen(self) -> Any:
         from kogata.engine.finetune_costs import Form

@@ -73,7 +73,7 @@ def seize(signum: int, metrics: Path) -> None:
             break
         time.sleep(0.05)
     found = [child for child in psutil.Process().children() if "kogata.runtime.worker" in child.cmdline()]
-    max(found, key=lambda child: child.create_time()).send_signal(signum)
+    max(found, key=lambda child: (child.create_time(), child.pid)).send_signal(signum)
 
 
 @pytest.mark.slow

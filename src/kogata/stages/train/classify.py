@@ -46,7 +46,9 @@ class Classify(Stage):
     Hurts when: labels overlap or change daily; with one row a label nothing can be judged.
     Cost: seconds for the baselines; minutes where the encoder is trained.
     Source: SetFit (arXiv 2209.11055), probe before fine-tuning (arXiv 2202.10054).
-    Measured here: not yet measured.
+    Measured here: banking77 with MiniLM, 8 rows of each of 77 labels, 150 s of one core, 5 seeds: `auto` kept
+        the probe, 4.3 [classify.json:summary.few.mean_points_over_setfit:.1f] points more accurate than
+        SetFit in the time the probe took.
     """
 
     takes: ClassVar[Mapping[str, Slot]] = {

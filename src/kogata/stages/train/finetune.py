@@ -45,7 +45,7 @@ class Finetune(Stage):
         what does not fit is held in fewer bits, read from disk or computed again (`hold`, `recompute`).
     Source: LoRA on all linear layers (Schulman et al. 2025, LoRA Without Regret); loss on the answer alone
         or nearly so (arXiv 2405.14394); packing without contamination (arXiv 2407.09105).
-    Measured here: see the methods `lora` and `full`.
+    Measured here: LoRA 2.71 [finetune.json:lora.speed_over_plain:.2f] times as fast as TRL; see the methods.
     """
 
     takes: ClassVar[Mapping[str, Slot]] = {

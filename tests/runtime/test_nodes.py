@@ -45,11 +45,7 @@ def write_recipe(place: Path, parts: dict[str, Any]) -> Path:
 
 def start(place: Path, rank: int, port: int, *more: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "KOGATA_HOME": str(place / "home")}
-    # Bits are equal where a process has as many threads: one, as each of two processes of one computer.
-    one = (
-        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})" if hasattr(os, "sched_setaffinity") else "0"
-    )
-    code = f"import os, sys; {one}; from kogata.cli import main; sys.exit(main())"
+    code = "import sys; from kogata.cli import main; sys.exit(main())"
     words = [sys.executable, "-c", code, "run", "recipe.yaml", "--nodes", "2", "--node-rank", str(rank)]
     words += ["--rendezvous", f"127.0.0.1:{port}", *more]
     pipe = subprocess.PIPE
@@ -108,8 +104,21 @@ def test_nodes_with_other_recipes_are_refused_by_name_on_both(tmp_path: Path) ->
     assert not (tmp_path / "node-0" / "runs").exists()
 
 
+@pytest.fixture
+def one_core() -> Iterator[None]:
+    """Bits are equal where a process has as many threads, and plans for as many cores."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    yield
+    os.sched_setaffinity(0, allowed)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.usefixtures("one_core")
 def test_two_nodes_give_the_bits_of_two_processes_also_after_one_was_lost(
     tmp_path: Path, fresh_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,9 +127,7 @@ def guess_rows(examples: Facts, split: str, vocab_size: int | None, context: int
         rows=rows,
         tokens=tokens,
         trained=min(1.0, answers) * (tokens - turns) + (ENDS if turns else 0),
-        longest=min(context, max(longest, round(tokens)))
-        if longest > turns
-        else min(context, round(3 * tokens)),
+        longest=min(context, max(longest, round(tokens))),
     )
 
 
@@ -177,12 +175,12 @@ def step_seconds(
     tokens = batch * rows.tokens
     above = _above(spec, work)
     flops = token_flops(spec, work, rows, again=again, form=form)
+    rate = gemm_rate(machine)
     half = machine.bf16_flops if precision == "bf16" else None
-    products = PRODUCTS * tokens * flops / (half or gemm_rate(machine))
-    # Attention by row stays in float32, and is slower than large products.
     attention = tokens * _attention_flops(spec, work, rows, again=again, form=form)
-    products += attention * ((attention_slowness(round(rows.tokens) or 1)) / gemm_rate(machine))
-    products -= PRODUCTS * attention / (half or gemm_rate(machine))
+    products = PRODUCTS * (tokens * flops - attention) / (half or rate)
+    # Attention by row stays in float32, and is slower than large products.
+    products += attention * attention_slowness(round(rows.tokens) or 1) / rate
     once = (0 if again else 1 - above) + (above if form.recompute else 0)
     floats = tokens * spec.layers * (above + once / 3)
     floats *= 14 * spec.width + 10 * spec.q_width + 10 * spec.ffn_width

@@ -54,12 +54,18 @@ def choose(asked: str, machine: Machine, where: str, *, proven: bool = True) -> 
 
 @contextmanager
 def products_in(precision: str) -> Iterator[None]:
-    """Computes the matrix products of a `with` block in this format."""
+    """Computes the matrix products of a `with` block in this format.
+
+    Those of `nn/products.py` round their factors once for all uses; any others of torch do it on the way.
+    """
     import torch
+
+    from kogata.nn.products import rounded_products
 
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium" if precision == "bf16" else "highest")
     try:
-        yield
+        with rounded_products(precision == "bf16"):
+            yield
     finally:
         torch.set_float32_matmul_precision(before)

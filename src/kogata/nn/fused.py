@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from kogata.nn.attention import _narrow
 from kogata.nn.attention._blocks import windowed_backward, windowed_forward
 from kogata.nn.attention.full import Mixer
 from kogata.nn.decoder import Block, Decoder
@@ -21,6 +22,7 @@ from kogata.nn.dropping import dropped, mask_like
 from kogata.nn.kernels import MOST_HEAD, Kernels
 from kogata.nn.mixers import find
 from kogata.nn.place import Place
+from kogata.nn.products import factor, product, rounds
 
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -130,8 +132,19 @@ class _Facts:
         self.causal = True
 
 
+    def narrow(self, x: Tensor) -> _narrow.Shape | None:
+        """Gives the shape of attention by rounded products; None where products are in float32."""
+        if not rounds(x) or not self.causal:
+            return None
+        rows = x.shape[0] // self.tokens
+        return _narrow.Shape(rows=rows, tokens=self.tokens, heads=self.heads, window=self.window or 0)
+
+
 def _added(x: Tensor, a: Tensor, weight: Tensor, mask: Tensor | None) -> Tensor:
     """Adds a · weightᵀ, what the mask drops left out."""
+    if rounds(x):
+        found = torch.mm(factor(a), factor(weight).t())
+        return x + found if mask is None else torch.addcmul(x, found.float(), mask)
     return torch.addmm(x, a, weight.t()) if mask is None else torch.addcmul(x, a @ weight.t(), mask)
 
 
@@ -154,8 +167,8 @@ class _FeedForward(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, inner: Tensor, down: Tensor, facts: _Facts) -> Tensor:
         k = facts.kernels
         h, inverse = k.rms_forward(x, facts.eps)
-        u = h @ inner.t()
-        a = k.gate_forward(facts.ffn, u, facts.ffn_width)
+        u = product(factor(h), factor(inner).t())
+        a = factor(k.gate_forward(facts.ffn, u, facts.ffn_width))
         ctx.facts, ctx.mask = facts, mask_like(x, facts.dropout)
         ctx.save_for_backward(inner, down, h, inverse, u, a)
         return _added(x, a, down, ctx.mask)
@@ -165,11 +178,12 @@ class _FeedForward(torch.autograd.Function):
         g = outputs[0].contiguous()
         inner, down, h, inverse, u, a = ctx.saved_tensors
         k = ctx.facts.kernels
-        kept = g if ctx.mask is None else g * ctx.mask
-        g_down = kept.t() @ a
-        k.gate_backward(ctx.facts.ffn, u, kept @ down)
-        g_inner = u.t() @ h
-        return k.rms_backward(u @ inner, h, inverse, g), g_inner, g_down, None
+        kept = factor(g if ctx.mask is None else g * ctx.mask)
+        g_down = product(kept.t(), a)
+        k.gate_backward(ctx.facts.ffn, u, product(kept, factor(down)))
+        gu = factor(u)
+        g_inner = product(gu.t(), factor(h))
+        return k.rms_backward(product(gu, factor(inner)), h, inverse, g), g_inner, g_down, None
 
 
 class _Block(torch.autograd.Function):
@@ -189,11 +203,16 @@ class _Block(torch.autograd.Function):
         k = facts.kernels
         gains = None if query_gain is None or key_gain is None else (query_gain, key_gain)
         h1, inverse1 = k.rms_forward(x, facts.eps)
-        z = h1 @ qkv.t()
+        z = product(factor(h1), factor(qkv).t())
         if values is not None:
             z[:, -values.shape[1] :] += values
         turned, inverse_heads = k.heads_forward(z, gains, facts.turn, facts.tokens, facts.heads, facts.eps)
-        if facts.window is None:
+        narrow = facts.narrow(x)
+        if narrow is not None:
+            y, sums = _narrow.forward(*_apart(turned, z, facts), narrow, k)
+            # What it keeps stands for these.
+            attended = turned = y.new_empty(0)
+        elif facts.window is None:
             attended, *sums = _forward(*_views(turned, z, facts), 0.0, facts.causal)
             y = attended.transpose(1, 2).reshape(x.shape[0], -1)
         else:
@@ -202,10 +221,10 @@ class _Block(torch.autograd.Function):
         first = mask_like(x, facts.dropout)
         x1 = _added(x, y, out, first)
         h2, inverse2 = k.rms_forward(x1, facts.eps)
-        u = h2 @ inner.t()
-        a = k.gate_forward(facts.ffn, u, facts.ffn_width)
+        u = product(factor(h2), factor(inner).t())
+        a = factor(k.gate_forward(facts.ffn, u, facts.ffn_width))
         masks = first, mask_like(x, facts.dropout)
-        ctx.facts, ctx.gains, ctx.masks = facts, gains, masks
+        ctx.facts, ctx.gains, ctx.masks, ctx.narrow = facts, gains, masks, narrow
         ctx.save_for_backward(
             qkv,
             out,
@@ -224,7 +243,9 @@ class _Block(torch.autograd.Function):
             a,
             *sums,
         )
-        return x1.addmm_(a, down.t()) if masks[1] is None else x1.addcmul_(a @ down.t(), masks[1])
+        if masks[1] is not None:
+            return x1.addcmul_(product(a, factor(down).t()), masks[1])
+        return x1.add_(torch.mm(a, factor(down).t())) if rounds(x) else x1.addmm_(a, down.t())
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -235,44 +256,64 @@ class _Block(torch.autograd.Function):
         attended, y, h2, inverse2, u, a, *sums = kept_for_it[9:]
         k = facts.kernels
         queries, keys, dim = facts.heads
-        kept = g if ctx.masks[1] is None else g * ctx.masks[1]
-        g_down = kept.t() @ a
-        k.gate_backward(facts.ffn, u, kept @ down)
-        g_inner = u.t() @ h2
-        g1 = k.rms_backward(u @ inner, h2, inverse2, g)
-        kept = g1 if ctx.masks[0] is None else g1 * ctx.masks[0]
-        g_out = kept.t() @ y
+        kept = factor(g if ctx.masks[1] is None else g * ctx.masks[1])
+        g_down = product(kept.t(), a)
+        k.gate_backward(facts.ffn, u, product(kept, factor(down)))
+        gu = factor(u)
+        g_inner = product(gu.t(), factor(h2))
+        g1 = k.rms_backward(product(gu, factor(inner)), h2, inverse2, g)
+        kept = factor(g1 if ctx.masks[0] is None else g1 * ctx.masks[0])
+        g_out = product(kept.t(), factor(y))
         rows = g.shape[0]
-        gy = (kept @ out).view(rows // facts.tokens, facts.tokens, queries, dim)
-        if facts.window is None:
-            seen = *_views(turned, z, facts), attended, *sums
-            dq, dk, dv = _backward(gy.transpose(1, 2), *seen, 0.0, facts.causal)
+        gy = torch.mm(kept, factor(out))
+        if ctx.narrow is not None:
+            dq, dk, dv = _narrow.backward(gy, sums, ctx.narrow, k)
         else:
-            grads = windowed_backward(gy, *_views(turned, z, facts), attended, sums, facts.window)
-            dq, dk, dv = (grad.transpose(1, 2) for grad in grads)
-        group = queries // keys
-        if group > 1:
-            dk, dv = (t.reshape(len(t), keys, group, facts.tokens, dim).sum(2) for t in (dk, dv))
-        dq, dk, dv = (t.transpose(1, 2).reshape(rows, -1) for t in (dq, dk, dv))
+            dq, dk, dv = _attention_backward(gy, turned, z, attended, sums, facts)
         gz = torch.empty_like(z)
         g_query, g_key = k.heads_backward(
             (dq, dk), z, gz, inverse_heads, ctx.gains, facts.turn, facts.tokens, facts.heads
         )
         gz[:, (queries + keys) * dim :] = dv
-        g_qkv = gz.t() @ h1
-        g0 = k.rms_backward(gz @ qkv, h1, inverse1, g1)
+        narrow_gz = factor(gz)
+        g_qkv = product(narrow_gz.t(), factor(h1))
+        g0 = k.rms_backward(product(narrow_gz, factor(qkv)), h1, inverse1, g1)
         g_values = dv if ctx.needs_input_grad[7] else None
         return g0, g_qkv, g_query, g_key, g_out, g_inner, g_down, g_values, None
 
 
-def _views(turned: Tensor, z: Tensor, facts: _Facts) -> tuple[Tensor, Tensor, Tensor]:
-    """Shows queries, keys and values as attention wants them, [B, heads, T, dim], without copying."""
+def _attention_backward(
+    gy: Tensor, turned: Tensor, z: Tensor, attended: Tensor, sums: list[Tensor], facts: _Facts
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gives the gradients of queries, keys and values, [rows, heads · dim] each."""
     queries, keys, dim = facts.heads
-    rows = z.shape[0]
-    shape = rows // facts.tokens, facts.tokens
+    rows = gy.shape[0]
+    gy = gy.float().view(rows // facts.tokens, facts.tokens, queries, dim)
+    if facts.window is None:
+        seen = *_views(turned, z, facts), attended, *sums
+        dq, dk, dv = _backward(gy.transpose(1, 2), *seen, 0.0, facts.causal)
+    else:
+        grads = windowed_backward(gy, *_views(turned, z, facts), attended, sums, facts.window)
+        dq, dk, dv = (grad.transpose(1, 2) for grad in grads)
+    group = queries // keys
+    if group > 1:
+        dk, dv = (t.reshape(len(t), keys, group, facts.tokens, dim).sum(2) for t in (dk, dv))
+    dq, dk, dv = (t.transpose(1, 2).reshape(rows, -1) for t in (dq, dk, dv))
+    return dq, dk, dv
+
+
+def _apart(turned: Tensor, z: Tensor, facts: _Facts) -> tuple[Tensor, Tensor, Tensor]:
+    """Shows queries, keys and values apart, [B, T, heads, dim], without copying."""
+    queries, keys, dim = facts.heads
+    shape = z.shape[0] // facts.tokens, facts.tokens
     q, key = turned.view(*shape, queries + keys, dim).split([queries, keys], 2)
-    v = z.view(*shape, queries + 2 * keys, dim)[:, :, queries + keys :]
-    q, key, v = q.transpose(1, 2), key.transpose(1, 2), v.transpose(1, 2)
+    return q, key, z.view(*shape, queries + 2 * keys, dim)[:, :, queries + keys :]
+
+
+def _views(turned: Tensor, z: Tensor, facts: _Facts) -> tuple[Tensor, Tensor, Tensor]:
+    """Shows queries, keys and values as torch's attention wants them, [B, heads, T, dim]."""
+    queries, keys, _ = facts.heads
+    q, key, v = (x.transpose(1, 2) for x in _apart(turned, z, facts))
     if queries > keys:
         key, v = (t.repeat_interleave(queries // keys, 1) for t in (key, v))
     return q, key, v

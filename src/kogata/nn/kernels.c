@@ -1,6 +1,6 @@
 /* What plain torch does in many passes over memory, done in one: norms, rotary heads, gates, cross-entropy.
  *
- * All arrays are float32 and contiguous in their last dimension. Rows are shared out statically and sums
+ * Arrays are float32 unless their types say otherwise, and contiguous in their last dimension. Rows are shared out statically and sums
  * are added in the order of the threads, so a result depends on the number of threads and on nothing else.
  */
 #include <math.h>
@@ -239,5 +239,55 @@ void cross_entropy(float *z, const I *target, const float *weight, float *loss, 
         float scale = w / sum;
         for (I j = 0; j < vocab; j++) a[j] *= scale;
         a[target[i]] -= w;
+    }
+}
+
+/* Numbers of 16 bits, bfloat16: the upper half of a float32, rounded to nearest, ties to even. */
+static inline float widened(uint16_t x) {
+    union { uint32_t i; float f; } bits;
+    bits.i = (uint32_t)x << 16;
+    return bits.f;
+}
+
+static inline uint16_t rounded(float x) {
+    union { uint32_t i; float f; } bits;
+    bits.f = x;
+    return (uint16_t)((bits.i + 0x7fffu + ((bits.i >> 16) & 1u)) >> 16);
+}
+
+/* Scores [groups, queries, keys] in 16 bits become softmax(scale * scores) where a query may look, else zero.
+ * Query i of a group looks at the keys up to `before + i`, and, where window is not zero, at that many. */
+void band_softmax(uint16_t *scores, I groups, I queries, I keys, I before, I window, float scale) {
+#pragma omp parallel for schedule(static)
+    for (I row = 0; row < groups * queries; row++) {
+        uint16_t *a = scores + row * keys;
+        I stop = before + row % queries + 1, start = window && stop > window ? stop - window : 0;
+        float top = -INFINITY, sum = 0.0f;
+#pragma omp simd reduction(max : top)
+        for (I j = start; j < stop; j++) {
+            float v = widened(a[j]);
+            top = v > top ? v : top;
+        }
+        for (I j = start; j < stop; j++) sum += fast_exp(scale * (widened(a[j]) - top));
+        float share = 1.0f / sum;
+        memset(a, 0, (size_t)start * sizeof(uint16_t));
+        for (I j = start; j < stop; j++) a[j] = rounded(share * fast_exp(scale * (widened(a[j]) - top)));
+        memset(a + stop, 0, (size_t)(keys - stop) * sizeof(uint16_t));
+    }
+}
+
+/* g, the gradient of softmax's outputs p, becomes that of the scores; both in 16 bits. */
+void band_softmax_backward(const uint16_t *p, uint16_t *g, I groups, I queries, I keys, I before, I window,
+                           float scale) {
+#pragma omp parallel for schedule(static)
+    for (I row = 0; row < groups * queries; row++) {
+        const uint16_t *a = p + row * keys;
+        uint16_t *b = g + row * keys;
+        I stop = before + row % queries + 1, start = window && stop > window ? stop - window : 0;
+        float sum = 0.0f;
+        for (I j = start; j < stop; j++) sum += widened(a[j]) * widened(b[j]);
+        memset(b, 0, (size_t)start * sizeof(uint16_t));
+        for (I j = start; j < stop; j++) b[j] = rounded(scale * widened(a[j]) * (widened(b[j]) - sum));
+        memset(b + stop, 0, (size_t)(keys - stop) * sizeof(uint16_t));
     }
 }

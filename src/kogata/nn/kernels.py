@@ -133,6 +133,27 @@ class Kernels:
         """Turns `inner` into its own gradient."""
         self._call(f"{kind}_backward", inner, g, g.shape[0], g.shape[1])
 
+    def band_softmax(self, scores: Tensor, queries: int, before: int, window: int, scale: float) -> None:
+        """Turns scores [N, M, S] in bfloat16 into softmax(scale · scores) of what each query may look at.
+
+        Args:
+            scores: M is a multiple of `queries`.
+            queries: of one head; the i-th looks at keys up to `before + i`.
+            before: keys before the first query.
+            window: keys that one looks at; 0: all before it.
+            scale: of the scores.
+        """
+        keys = scores.shape[-1]
+        self._call("band_softmax", scores, scores.numel() // keys // queries, queries, keys, before, window, scale)
+
+    def band_softmax_backward(
+        self, p: Tensor, g: Tensor, queries: int, before: int, window: int, scale: float
+    ) -> None:
+        """Turns g, the gradient of what `band_softmax` gave, into that of the scores."""
+        keys = p.shape[-1]
+        groups = p.numel() // keys // queries
+        self._call("band_softmax_backward", p, g, groups, queries, keys, before, window, scale)
+
     def cross_entropy(self, z: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
         """Turns logits into their gradient, weights · (softmax - onehot); gives -log p by row."""
         loss = z.new_empty(z.shape[0])

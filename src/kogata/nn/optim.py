@@ -1,7 +1,8 @@
 """Optimisers in float32: Muon for matrices, AdamW for the rest, one object for both.
 
 `torch.optim.Muon` casts to bfloat16, which runs hundreds of times slower than float32 on a CPU without
-bf16 hardware; so the iteration here is our own, batched over all matrices of one shape.
+bf16 hardware; so the iteration here is our own, batched over all matrices of one shape, and rounds where the
+processor has such products.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from kogata.nn.products import factor
 
 POLAR = (
     (8.156554524902461, -22.48329292557795, 15.878769915207462),
@@ -29,13 +32,16 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def orthogonalise(matrices: Tensor, iterations: int = 4) -> Tensor:
-    """Moves every singular value of each matrix [n, r, c], r <= c, near one; float32 throughout."""
-    x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) * 1.02 + 1e-7)
+    """Moves every singular value of each matrix [n, r, c], r <= c, near one.
+
+    Where factors of products are rounded to 16 bits, all of it is, as in the authors' own code.
+    """
+    x = factor(matrices / (matrices.norm(dim=(1, 2), keepdim=True) * 1.02 + 1e-7))
     # The last coefficients are the ones that settle; a short run keeps them and drops some before.
     for a, b, c in (*POLAR[: iterations - 1], POLAR[-1]):
         gram = torch.bmm(x, x.mT)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x
+    return x.float()
 
 
 def even_rows(moves: Tensor, squares: Tensor, beta: float) -> None:

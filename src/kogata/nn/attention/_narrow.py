@@ -1,0 +1,157 @@
+"""Causal attention by batched products of 16-bit factors: full, or through a window, in blocks of queries.
+
+A block of queries is multiplied with the keys that any of them may see; a kernel turns the scores into
+weights and zero beyond. Heads that share keys are one product. Up to `WHOLE` tokens the weights are kept for
+the backward pass; of longer rows each block's are computed again, so memory grows with the tokens alone
+(as in FlashAttention, arXiv 2205.14135, section 3.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kogata.nn.kernels import Kernels
+from kogata.nn.products import NARROW
+
+BLOCK = 256
+"""Queries of a block."""
+WHOLE = 512
+"""Tokens up to which a row is one block, whose weights are kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Sizes of rows of one length."""
+
+    rows: int
+    tokens: int
+    heads: tuple[int, int, int]
+    """Of queries, of keys, and each one's width."""
+    window: int = 0
+    """Tokens one sees at most; 0: all before it."""
+
+    @property
+    def scale(self) -> float:
+        """Of the scores."""
+        return self.heads[2] ** -0.5
+
+    def blocks(self) -> Iterator[tuple[int, int, int]]:
+        """Gives of each block its first query, the one after its last, and the first key any of them sees."""
+        step = self.tokens if self.tokens <= WHOLE else BLOCK
+        for start in range(0, self.tokens, step):
+            first = max(0, start - self.window + 1) if self.window else 0
+            # Even places are quicker to read.
+            yield start, min(self.tokens, start + step), first // 32 * 32
+
+    @property
+    def kept(self) -> bool:
+        """Whether the weights of attention are kept for the backward pass."""
+        return self.tokens <= WHOLE
+
+
+def forward(q: Tensor, k: Tensor, v: Tensor, shape: Shape, kernels: Kernels) -> tuple[Tensor, list[Tensor]]:
+    """Attends.
+
+    Args:
+        q: [rows, tokens, heads, width], any strides, any format; rotated.
+        k: of as many heads as there are for keys.
+        v: as k.
+        shape: of all.
+        kernels: compiled.
+
+    Returns:
+        what comes out, [rows · tokens, heads · width] in 16 bits, and what `backward` needs.
+    """
+    qh, kh, vh = _queries(q, shape), _keys(k), _keys(v)
+    queries, keys, width = shape.heads
+    y = qh.new_empty(shape.rows, shape.tokens, keys, queries // keys, width)
+    kept = [qh, kh, vh]
+    for start, stop, first in shape.blocks():
+        p = _weights(qh, kh, start, stop, first, shape, kernels)
+        found = torch.bmm(p, vh[:, first:stop])
+        y[:, start:stop].copy_(_apart(found, shape, stop - start))
+        if shape.kept:
+            kept.append(p)
+    return y.view(shape.rows * shape.tokens, queries * width), kept
+
+
+def backward(g: Tensor, kept: list[Tensor], shape: Shape, kernels: Kernels) -> tuple[Tensor, Tensor, Tensor]:
+    """Gives the gradients of queries, keys and values, [rows · tokens, heads · width] each, in float32.
+
+    Args:
+        g: the gradient of what came out, [rows · tokens, heads · width].
+        kept: what `forward` gave.
+        shape: of all.
+        kernels: compiled.
+    """
+    qh, kh, vh, *weights = kept
+    queries, keys, width = shape.heads
+    gh = _queries(g.view(shape.rows, shape.tokens, queries, width), shape)
+    dq = g.new_empty(shape.rows, shape.tokens, keys, queries // keys, width, dtype=torch.float32)
+    one = shape.kept
+    dk = dv = torch.empty(0)
+    if not one:
+        dk, dv = (torch.zeros(kh.shape, dtype=torch.float32) for _ in range(2))
+    for start, stop, first in shape.blocks():
+        size = stop - start
+        p = weights[0] if one else _weights(qh, kh, start, stop, first, shape, kernels)
+        gy, asked = _block(gh, start, stop), _block(qh, start, stop)
+        dp = torch.bmm(gy, vh[:, first:stop].mT)
+        kernels.band_softmax_backward(p, dp, size, start - first, shape.window, shape.scale)
+        dq[:, start:stop].copy_(_apart(torch.bmm(dp, kh[:, first:stop]), shape, size))
+        gk, gv = torch.bmm(dp.mT, asked), torch.bmm(p.mT, gy)
+        if one:
+            dk, dv = gk, gv
+        else:
+            dk[:, first:stop] += gk
+            dv[:, first:stop] += gv
+    flat = shape.rows * shape.tokens
+    return dq.view(flat, queries * width), *(_flat(x, shape) for x in (dk, dv))
+
+
+def _queries(x: Tensor, shape: Shape) -> Tensor:
+    """Lays [rows, tokens, heads, width] out as [rows · keys' heads, heads of each, tokens, width]."""
+    queries, keys, width = shape.heads
+    parts = x.reshape(shape.rows, shape.tokens, keys, queries // keys, width).permute(0, 2, 3, 1, 4)
+    return _copied(parts).view(shape.rows * keys, queries // keys, shape.tokens, width)
+
+
+def _keys(x: Tensor) -> Tensor:
+    """Lays [rows, tokens, heads, width] out as [rows · heads, tokens, width]."""
+    return _copied(x.transpose(1, 2)).flatten(0, 1)
+
+
+def _copied(x: Tensor) -> Tensor:
+    return torch.empty(x.shape, dtype=NARROW).copy_(x)
+
+
+def _block(x: Tensor, start: int, stop: int) -> Tensor:
+    """Gives some queries of [N, group, tokens, width] as [N, group · queries, width]."""
+    return x[:, :, start:stop].reshape(x.shape[0], -1, x.shape[3])
+
+
+def _weights(
+    qh: Tensor, kh: Tensor, start: int, stop: int, first: int, shape: Shape, kernels: Kernels
+) -> Tensor:
+    """Computes how much each query of a block looks at each key, [N, group · queries, keys]."""
+    scores = torch.bmm(_block(qh, start, stop), kh[:, first:stop].mT)
+    kernels.band_softmax(scores, stop - start, start - first, shape.window, shape.scale)
+    return scores
+
+
+def _apart(x: Tensor, shape: Shape, size: int) -> Tensor:
+    """Shows [N, group · queries, width] as [rows, queries, keys' heads, group, width]."""
+    queries, keys, width = shape.heads
+    return x.view(shape.rows, keys, queries // keys, size, width).permute(0, 3, 1, 2, 4)
+
+
+def _flat(x: Tensor, shape: Shape) -> Tensor:
+    """Turns [rows · heads, tokens, width] into [rows · tokens, heads · width] in float32."""
+    _, keys, width = shape.heads
+    out = torch.empty(shape.rows, shape.tokens, keys, width, dtype=torch.float32)
+    out.copy_(x.view(shape.rows, keys, shape.tokens, width).transpose(1, 2))
+    return out.view(shape.rows * shape.tokens, keys * width)

@@ -14,6 +14,7 @@ from kogata.nn.decoder import Decoder
 from kogata.nn.families import FAMILY
 from kogata.nn.kernels import Kernels
 from kogata.nn.losses import linear_cross_entropy
+from kogata.nn.products import rounded_products
 from kogata.nn.spec import ModelSpec
 
 
@@ -47,6 +48,17 @@ def decoder(family: str, **more: Any) -> Decoder:
                 block.mixer.q_norm.weight.uniform_(0.5, 2)
         made.embed.weight.normal_()
     return made
+
+
+def loss_and_gradients(made: Decoder, hidden: Any, ids: torch.Tensor, kernels: Kernels) -> tuple[Any, Any]:
+    made.zero_grad(set_to_none=True)
+    targets = ids.roll(1, 1)
+    loss = linear_cross_entropy(
+        hidden(ids), made.head_weight, targets, scale=1 / ids.numel(), kernels=kernels
+    )
+    loss.backward()
+    grads = [p.grad.flatten() for p in made.parameters() if p.grad is not None]
+    return float(loss.detach()), torch.cat(grads)
 
 
 CASES = [
@@ -105,3 +117,18 @@ def test_plans_know_what_is_fused(family: str) -> None:
     for change in changes:
         made = decoder(family, **change)
         assert fused.fits(made) == fuses(made.spec), (family, change)
+
+
+@pytest.mark.parametrize("more", [{}, {"kv_heads": 2}, {"context": 600}])
+def test_rounded_products_give_nearly_the_same(more: dict[str, Any], kernels: Kernels) -> None:
+    made = decoder("qwen3", **more)
+    hidden = fused.FusedHidden(made, kernels)
+    torch.manual_seed(2)
+    ids = torch.randint(0, 91, (2, more.get("context", 24)))
+    whole, wide = loss_and_gradients(made, hidden, ids, kernels)
+    with rounded_products():
+        rounded, narrow = loss_and_gradients(made, hidden, ids, kernels)
+        again, same = loss_and_gradients(made, hidden, ids, kernels)
+    assert rounded == pytest.approx(whole, rel=0.01) and rounded != whole
+    assert torch.cosine_similarity(wide, narrow, 0) > 0.999
+    assert again == rounded and torch.equal(same, narrow)

@@ -208,19 +208,24 @@ def test_bf16_is_measured_only_where_the_processor_has_it(
 def test_the_rate_of_bf16_is_of_products_as_training_makes_them(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    seen: list[str] = []
-    rate = machine_probe._rate
+    kinds: list[set[torch.dtype]] = []
+    rate, mm = machine_probe._rate, torch.mm
 
     def noted(work: Any, finish: Any, stretch: float) -> float:
-        seen.append(torch.get_float32_matmul_precision())
+        kinds.append(set())
         return rate(work, finish, stretch)
 
+    def counted(a: Any, b: Any, **more: Any) -> Any:
+        kinds[-1] |= {a.dtype, b.dtype}
+        return mm(a, b, **more)
+
     monkeypatch.setattr(machine_probe, "_rate", noted)
-    before, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
+    monkeypatch.setattr(torch, "mm", counted)
+    threads = torch.get_num_threads()
     found = machine_probe.measure(1, "cpu", 0.01, 1 << 16, None, bf16=True)
     torch.set_num_threads(threads)
-    assert found["bf16_flops"] and seen == ["highest"] * 2 + ["medium"] * 2 + ["highest"] * 2
-    assert torch.get_float32_matmul_precision() == before
+    wide, narrow = {torch.float32}, {torch.bfloat16}
+    assert found["bf16_flops"] and [one for one in kinds if one] == [wide, wide, narrow, narrow]
 
 
 def failing(code: int, stderr: str, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -17,6 +17,12 @@ BLOCK_NARROW, HEAD_NARROW = 0.683, 0.596
 """What a width of 64 adds to it; half as much at 128, and so on: norms, gates and softmax are in it.
 These constants: least squares over 14 shapes (widths 64 to 768, 65 to 8,192 ids, 512 to 4,096 tokens a step),
 core time of one thread on Zen 3 with large products at 91 GFLOP/s; every shape within 5.3 %."""
+NARROW_BLOCK, NARROW_HEAD, NARROW_MUON = 0.685, 1.20, 1.26
+"""The same of products of 16-bit factors, over the measured rate of such; logits are computed in float32."""
+BESIDE_BLOCK, BESIDE_HEAD = 0.475, 0.61
+"""What a width of 64 adds to these, over the rate of float32: norms, gates, softmax and rounding.
+Least squares over 14 shapes (widths 64 to 512, 65 to 8,192 ids, windows of 64 to 4,096 tokens, 1,024 to 4,096
+tokens a step), two threads on Zen 5 at 224 and 828 GFLOP/s; every shape within 5.2 %."""
 CALL_SECONDS = 0.35e-3
 """Core-seconds per layer and pass for what does not grow with the batch."""
 ADAM_SECONDS = 4.9e-9
@@ -94,13 +100,17 @@ def step_cost(
     blocks = passes_over * (spec.product_flops() - spec.head_flops()) * batch
     spared = head_gradient_flops(spec) * batch * (1 - updates)
     head = 3.0 * spec.head_flops() * batch - spared
-    products = blocks * (BLOCK + BLOCK_NARROW * narrow) + head * (HEAD + HEAD_NARROW * narrow)
-    products += sum(passes_over * one.flops * one.slowness for one in spec.layer_sizes(context)) * batch
-    if muon:
-        products += MUON * muon_flops(spec, iterations) * processes
-    if precision == "bf16" and machine.bf16_flops:
-        # Norms, gates, softmax and attention stay as they are.
-        products -= (blocks + head) * (1 - rate / machine.bf16_flops)
+    turns = muon_flops(spec, iterations) * processes if muon else 0.0
+    sizes = spec.layer_sizes(context)
+    mixed = [(one, passes_over * one.flops * one.slowness * batch) for one in sizes]
+    half = machine.bf16_flops if precision == "bf16" else None
+    if half:
+        products = blocks * NARROW_BLOCK + head * NARROW_HEAD + NARROW_MUON * turns
+        products = products * rate / half + (blocks * BESIDE_BLOCK + head * BESIDE_HEAD) * narrow
+        products += sum(time * one.narrow for one, time in mixed)
+    else:
+        products = blocks * (BLOCK + BLOCK_NARROW * narrow) + head * (HEAD + HEAD_NARROW * narrow)
+        products += sum(time for _, time in mixed) + MUON * turns
     passes = max(1, -(-batch // (micro or batch)))
     other = passes * (spec.layers + 2) * CALL_SECONDS
     adam = spec.parameters() - (spec.matrix_parameters() if muon else 0)

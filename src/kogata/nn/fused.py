@@ -131,7 +131,6 @@ class _Facts:
         self.dropout = 0.0
         self.causal = True
 
-
     def narrow(self, x: Tensor) -> _narrow.Shape | None:
         """Gives the shape of attention by rounded products; None where products are in float32."""
         if not rounds(x) or not self.causal:
@@ -264,7 +263,6 @@ class _Block(torch.autograd.Function):
         g1 = k.rms_backward(product(gu, factor(inner)), h2, inverse2, g)
         kept = factor(g1 if ctx.masks[0] is None else g1 * ctx.masks[0])
         g_out = product(kept.t(), factor(y))
-        rows = g.shape[0]
         gy = torch.mm(kept, factor(out))
         if ctx.narrow is not None:
             dq, dk, dv = _narrow.backward(gy, sums, ctx.narrow, k)

@@ -144,7 +144,9 @@ class Kernels:
             scale: of the scores.
         """
         keys = scores.shape[-1]
-        self._call("band_softmax", scores, scores.numel() // keys // queries, queries, keys, before, window, scale)
+        self._call(
+            "band_softmax", scores, scores.numel() // keys // queries, queries, keys, before, window, scale
+        )
 
     def band_softmax_backward(
         self, p: Tensor, g: Tensor, queries: int, before: int, window: int, scale: float

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from kogata.nn.spec import ModelSpec
 
 FOLDERS = ("nn.attention", "nn.recurrent")
+NARROW = 0.29
+"""Of full attention: 0.27 at 256 tokens, 0.32 at 4,096, two Zen 5 cores (`engine/costs.py`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,8 @@ class Sizes:
     """Forward, of one token beside the products with its matrices, averaged over a sequence."""
     slowness: float = 1.0
     """Time of these over the time of as many FLOPs in large products."""
+    narrow: float = 1.0
+    """Share of that time that is left where factors of products are rounded to 16 bits."""
     cache_floats: int = 0
     """Floats remembered after so many tokens while generating."""
     kept: int = 0
@@ -166,6 +170,7 @@ def full_sizes(spec: ModelSpec, tokens: int) -> Sizes:
         vectors=head_vectors(spec),
         flops=2 * spec.q_width * tokens,
         slowness=attention_slowness(tokens),
+        narrow=NARROW,
         cache_floats=2 * spec.kv_width * tokens,
         kept=2 * spec.q_width + 2 * spec.kv_width,
     )

@@ -28,7 +28,7 @@ from kogata.runtime.energy import modelled_watts
 from kogata.runtime.processes import LINUX
 from kogata.runtime.system import file_lock, home, write_beside
 
-PROBE = 2
+PROBE = 3
 """Counts up when what is measured changes: a profile of an earlier count is made anew."""
 PROBE_SECONDS = 2.5
 BF16_FLAGS = ("avx512_bf16", "amx_bf16")

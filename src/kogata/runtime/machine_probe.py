@@ -54,11 +54,18 @@ def measure(
         if device == "cuda":
             torch.cuda.synchronize()
 
-    def product(rows: int, inner: int, columns: int, stretch: float) -> float:
+    def product(rows: int, inner: int, columns: int, stretch: float, rounded: bool = False) -> float:
         a = torch.randn(rows, inner, device=device)
         b = torch.randn(inner, columns, device=device)
         out = torch.empty(rows, columns, device=device)
-        return 2.0 * rows * inner * columns * _rate(lambda: torch.mm(a, b, out=out), finish, stretch)
+        # One factor is rounded and the result widened, as in training (nn/products.py).
+        narrow = b.bfloat16() if rounded else b
+        rate = _rate(
+            lambda: out.copy_(torch.mm(a.bfloat16(), narrow)) if rounded else torch.mm(a, b, out=out),
+            finish,
+            stretch,
+        )
+        return 2.0 * rows * inner * columns * rate
 
     side = 2048 if device == "cpu" else 8192
     energy = package_joules() if package_joules else None
@@ -70,11 +77,8 @@ def measure(
     small = product(*SMALL_SHAPE, 0.3 * seconds / STRETCHES)
     half = None
     if bf16 and device == "cpu":
-        # Factors are rounded on the way, as in training (engine/precision.py).
-        torch.set_float32_matmul_precision("medium")
         shapes = (side, side, side), SMALL_SHAPE
-        half = sum(product(*shape, 0.15 * seconds / STRETCHES) for shape in shapes) / 2
-        torch.set_float32_matmul_precision("highest")
+        half = sum(product(*shape, 0.15 * seconds / STRETCHES, rounded=True) for shape in shapes) / 2
     source = torch.ones(stream_bytes // 4, device=device)
     target = torch.empty_like(source)
     copies = _rate(lambda: target.copy_(source), finish, 0.3 * seconds / STRETCHES)

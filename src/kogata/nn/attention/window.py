@@ -44,6 +44,10 @@ def block_of(window: int) -> int:
     return min(BLOCK, max(16, window))
 
 
+NARROW = 0.5
+"""Share of the time that is left where factors are rounded to 16 bits: window of 256, 4,096 tokens, Zen 5."""
+
+
 def slowness(size: int) -> float:
     """Gives the time of its products, masked ones and their masks included, per FLOP that counts.
 
@@ -68,6 +72,7 @@ def sizes(spec: ModelSpec, layer: int, tokens: int) -> mixers.Sizes:
         vectors=mixers.head_vectors(spec),
         flops=4 * spec.q_width * mixers.seen_on_average(size, tokens),
         slowness=mixers.attention_slowness(tokens) if tokens <= size else slowness(size),
+        narrow=mixers.NARROW if tokens <= size else NARROW,
         cache_floats=2 * spec.kv_width * min(tokens, 2 * size),
         kept=2 * spec.q_width + 2 * spec.kv_width,
     )

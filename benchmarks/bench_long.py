@@ -40,6 +40,19 @@ PARTS = ("steps", "cache", "recall", "quality")
 
 
 def steps(full: bool) -> dict[str, Any]:
+    """Times training steps with products in float32, and in bf16 where the processor has such."""
+    from kogata.engine.precision import products_in
+    from kogata.runtime.machine import machine_profile
+
+    found = {}
+    for form in ("fp32", "bf16") if machine_profile().bf16_flops else ("fp32",):
+        say(f"products in {form}:")
+        with products_in(form):
+            found[form] = steps_now(full)
+    return found
+
+
+def steps_now(full: bool) -> dict[str, Any]:
     """Times training steps by pattern and length."""
     kernels = Kernels.build()
     found: dict[str, Any] = {"threads": torch.get_num_threads(), "lengths": {}, "recurrent": {}}

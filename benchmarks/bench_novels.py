@@ -1,10 +1,10 @@
 """English novels from scratch: Kogata's default against HF Trainer, at equal and a third of its wall-clock.
 
 Both sides start from the same text and are scored by the same code on the same held-out novels, from the
-exported Hugging Face folder, as bits per byte. The peer tries three learning rates at the first seed and
-takes its best to the others; Kogata runs as it comes, with no setting
-tried. The clock runs from data in memory to final weights; Kogata's includes its probes, statistics and
-compiling, the peer's is Trainer.train alone.
+exported Hugging Face folder, as bits per byte. The peer tries three learning rates at the first seed,
+and the best of them with products in bf16 where the processor has such; it takes its best to the others.
+Kogata runs as it comes, with no setting tried. The clock runs from data in memory to final weights; Kogata's
+includes its probes, statistics and compiling, the peer's is Trainer.train alone.
 
     python benchmarks/bench_novels.py --full [--corpus FOLDER]
     python benchmarks/bench_novels.py --long 1200 [--corpus FOLDER]
@@ -65,13 +65,13 @@ def read(pattern: str) -> list[str]:
 def long_pair(seconds: float, train: str, held: str) -> None:
     """Runs each side once, the peer at the rate that won the shorter runs, and writes novels-long.json."""
     before = json.loads((common.RESULTS / "novels.json").read_text(encoding="utf-8"))
-    rate = before["arms"]["peer"][0]["lr"]
+    won = before["arms"]["peer"][0]
     python = common.environment("hf", ["torch==2.13.0", "transformers==5.23.0", "accelerate", "numpy"])
     with common.empty_store() as folder:
         files, texts = prepare_peer(folder, train, held)
         mine = run_ours(folder, train, held, texts, seconds, 0)
         show("kogata", mine)
-        peer = run_peer(python, folder, files, texts, seconds, rate, 0)
+        peer = run_peer(python, folder, files, texts, seconds, won["lr"], 0, won["precision"])
         show("peer", peer)
     result = {"seconds": seconds, "arms": {"peer": [peer], "kogata": [mine]}}
     gain = peer["bits_per_byte"] - mine["bits_per_byte"]
@@ -95,11 +95,16 @@ def compare(
             show("kogata", ours[-1])
             third.append(run_ours(folder, train, held, texts, seconds / 3, seeds[0]))
             show("kogata, a third", third[-1])
+    if has_bf16():
+        best = min(sweep, key=lambda row: row["bits_per_byte"])
+        sweep.append(run_peer(python, folder, files, texts, seconds, best["lr"], seeds[0], "bf16"))
+        show(f"peer, lr {best['lr']}, bf16", sweep[-1])
     peer = [min(sweep, key=lambda row: row["bits_per_byte"])]
     for seed in seeds[1:]:
         ours.append(run_ours(folder, train, held, texts, seconds, seed))
         show("kogata", ours[-1])
-        peer.append(run_peer(python, folder, files, texts, seconds, peer[0]["lr"], seed))
+        settings = peer[0]["lr"], seed, peer[0]["precision"]
+        peer.append(run_peer(python, folder, files, texts, seconds, *settings))
         show("peer", peer[-1])
         third.append(run_ours(folder, train, held, texts, seconds / 3, seed))
         show("kogata, a third", third[-1])
@@ -142,20 +147,35 @@ def prepare_peer(folder: Path, train: str, held: str) -> tuple[dict[str, Path], 
     return {"tokens": folder / "peer.bin", "tokenizer": folder / "peer-tokenizer"}, heldout
 
 
+def has_bf16() -> bool:
+    """Says whether the processor multiplies 16-bit numbers."""
+    from kogata.runtime.machine import machine_profile
+
+    return bool(machine_profile().bf16_flops)
+
+
 def run_peer(
-    python: Path, folder: Path, files: dict[str, Path], texts: list[str], seconds: float, lr: float, seed: int
+    python: Path,
+    folder: Path,
+    files: dict[str, Path],
+    texts: list[str],
+    seconds: float,
+    lr: float,
+    seed: int,
+    precision: str = "fp32",
 ) -> dict[str, Any]:
     """Trains the peer once and scores its folder."""
-    out = folder / f"peer-{lr}-{seed}"
+    out = folder / f"peer-{lr}-{seed}-{precision}"
     shape = PEER_SHAPE
     words = [str(files["tokens"]), str(PEER_VOCABULARY), str(out), str(seconds)]
-    words += [str(shape[name]) for name in ("batch", "layers", "width", "heads")] + [str(lr), str(seed)]
+    words += [str(shape[name]) for name in ("batch", "layers", "width", "heads")]
+    words += [str(lr), str(seed), precision]
     row = common.run_peer(
         python, str(common.ROOT / "benchmarks" / "peers" / "hf_pretrain.py"), *words, cwd=folder
     )
     for path in files["tokenizer"].iterdir():
         (out / path.name).write_bytes(path.read_bytes())
-    return {"lr": lr, "seed": seed, **row, "bits_per_byte": score(out, texts)}
+    return {"lr": lr, "precision": precision, "seed": seed, **row, "bits_per_byte": score(out, texts)}
 
 
 def run_ours(
@@ -189,6 +209,7 @@ def run_ours(
         "wall_seconds": receipt.cost.seconds,
         "steps": training["steps"],
         "tokens_per_second": training["tokens"] / (receipt.cost.seconds or 1.0),
+        "precision": training["precision"],
         "parameters": receipt.facts["parameters"],
         "architecture": receipt.facts["architecture"],
         "bits_per_byte": score(run / "model", texts),

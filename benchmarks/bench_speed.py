@@ -1,7 +1,8 @@
 """Tokens per second in training at the same shape: Kogata's loop against Hugging Face Trainer's.
 
-The same Llama shapes (tied, context 256, 2,048 tokens a step, float32), the same text, in turn, several
-rounds. The peer's clock runs over Trainer.train alone; ours over the training steps from the first on
+The same Llama shapes (tied, context 256, 2,048 tokens a step), the same text, in turn, several rounds: both
+sides with products in float32, and, where the processor has such, both in bf16 (the peer's under autocast).
+The peer's clock runs over Trainer.train alone; ours over the training steps from the first on
 (`tokens_per_second`), and once more over the whole stage with imports, start and writing
 (`tokens_per_second_of_the_stage`). Ours is measured with AdamW, which the peer has and which is the default,
 and with Muon.
@@ -27,16 +28,20 @@ NOVELS = str(common.ROOT / "examples" / "data" / "novels" / "*.txt.gz")
 HELD = str(common.ROOT / "examples" / "data" / "novels-heldout" / "*.txt.gz")
 
 
-def peer(python: Path, folder: Path, files: dict[str, Path], name: str, seconds: float) -> dict[str, Any]:
+def peer(
+    python: Path, folder: Path, files: dict[str, Path], name: str, precision: str, seconds: float
+) -> dict[str, Any]:
     """Trains the peer once."""
     layers, width, heads = SHAPES[name]
     words = [str(files["tokens"]), str(bench_novels.PEER_VOCABULARY), str(folder / "peer"), str(seconds)]
-    words += [str(number) for number in (BATCH, layers, width, heads)] + ["0.0015", "0"]
+    words += [str(number) for number in (BATCH, layers, width, heads)] + ["0.0015", "0", precision]
     script = common.ROOT / "benchmarks" / "peers" / "hf_pretrain.py"
     return common.run_peer(python, str(script), *words, cwd=folder)
 
 
-def ours(folder: Path, name: str, optimizer: str, seconds: float, turn: int) -> dict[str, Any]:
+def ours(
+    folder: Path, name: str, optimizer: str, precision: str, seconds: float, turn: int
+) -> dict[str, Any]:
     """Trains Kogata once at the peer's shape."""
     layers, width, heads = SHAPES[name]
     ffn = int(width * 8 / 3) // 32 * 32
@@ -45,9 +50,9 @@ def ours(folder: Path, name: str, optimizer: str, seconds: float, turn: int) -> 
     }  # fmt: skip
     train = {
         "model": model, "context": CONTEXT, "batch": BATCH * CONTEXT, "curriculum": "full_length",
-        "optimizer": optimizer, "time": f"{seconds}s",
+        "optimizer": optimizer, "precision": precision, "time": f"{seconds}s",
     }  # fmt: skip
-    label = f"ours-{layers}-{optimizer}-{turn}"
+    label = f"ours-{layers}-{optimizer}-{precision}-{turn}"
     stages: list[dict[str, Any]] = [
         {"data.read": {"path": NOVELS, "heldout": HELD}},
         {"tokenizer.train": {"vocab_size": bench_novels.PEER_VOCABULARY}},
@@ -74,30 +79,44 @@ def ours(folder: Path, name: str, optimizer: str, seconds: float, turn: int) -> 
     }
 
 
+def faster(arms: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Sets ours beside the peer, round by round."""
+    speed = {arm: [row["tokens_per_second"] for row in rows] for arm, rows in arms.items()}
+    ratios = {
+        arm: [a / b for a, b in zip(speed[arm], speed["peer"], strict=True)] for arm in ("adamw", "muon")
+    }
+    return {
+        "faster": ratios,
+        "median_faster": {arm: statistics.median(rows) for arm, rows in ratios.items()},
+        "median_speed": {arm: statistics.median(rows) for arm, rows in speed.items()},
+    }
+
+
 def main() -> None:
     """Runs all sides in turn and writes speed.json."""
     options = common.arguments(__doc__ or "")
-    seconds, rounds = (40.0, 3) if options.full else (20.0, 1)
+    seconds, rounds = (25.0, 3) if options.full else (20.0, 1)
     names = list(SHAPES) if options.full else list(SHAPES)[:1]
     python = common.environment("hf", ["torch==2.13.0", "transformers==5.23.0", "accelerate", "numpy"])
-    shapes = {}
+    formats = ["fp32", "bf16"] if bench_novels.has_bf16() else ["fp32"]
+    shapes: dict[str, Any] = {}
     with common.empty_store() as folder:
         files, _ = bench_novels.prepare_peer(folder, NOVELS, HELD)
         for name in names:
-            arms: dict[str, list[dict[str, Any]]] = {"peer": [], "adamw": [], "muon": []}
-            for turn in range(rounds):
-                arms["adamw"].append(ours(folder, name, "adamw", seconds, turn))
-                arms["peer"].append(peer(python, folder, files, name, seconds))
-                arms["muon"].append(ours(folder, name, "muon", seconds, turn))
-                said = {arm: round(rows[-1]["tokens_per_second"]) for arm, rows in arms.items()}
-                print(f"{name}: {said}", file=sys.stderr, flush=True)
-            speed = {arm: [row["tokens_per_second"] for row in rows] for arm, rows in arms.items()}
-            faster = {
-                arm: [a / b for a, b in zip(speed[arm], speed["peer"], strict=True)]
-                for arm in ("adamw", "muon")
+            shapes[name] = {}
+            for form in formats:
+                arms: dict[str, list[dict[str, Any]]] = {"peer": [], "adamw": [], "muon": []}
+                for turn in range(rounds):
+                    arms["adamw"].append(ours(folder, name, "adamw", form, seconds, turn))
+                    arms["peer"].append(peer(python, folder, files, name, form, seconds))
+                    arms["muon"].append(ours(folder, name, "muon", form, seconds, turn))
+                    said = {arm: round(rows[-1]["tokens_per_second"]) for arm, rows in arms.items()}
+                    print(f"{name}, {form}: {said}", file=sys.stderr, flush=True)
+                shapes[name][form] = {"arms": arms, **faster(arms)}
+            best = max(shapes[name][form]["median_speed"]["peer"] for form in formats)
+            shapes[name]["over_best"] = {
+                arm: shapes[name][formats[-1]]["median_speed"][arm] / best for arm in ("adamw", "muon")
             }
-            median = {arm: statistics.median(rows) for arm, rows in faster.items()}
-            shapes[name] = {"arms": arms, "faster": faster, "median_faster": median}
     result = {"seconds": seconds, "shapes": shapes, "batch": BATCH * CONTEXT, "context": CONTEXT}
     common.write_result("speed" if options.full else "speed-quick", result)
 

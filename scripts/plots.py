@@ -98,8 +98,9 @@ def compile_plot() -> str:
 def steps_plot() -> str:
     """Windows against full attention."""
     bars = [
-        plain(f"{int(length):,} tokens, {name}", values)
-        for length, found in read("long")["steps"]["lengths"].items()
+        plain(f"{int(length):,} tokens, {name}, {form}", values)
+        for form in ("fp32", "bf16")
+        for length, found in read("long")["steps"].get(form, {"lengths": {}})["lengths"].items()
         for name, values in found["seconds"].items()
     ]
     return drawn("A training step by length: full attention, and 7 windows in 8 layers", "s", bars)

@@ -2,8 +2,9 @@
 
 What a user would write: the steps are chosen so that they fill the seconds, the clock runs over
 Trainer.train alone (building the model, importing and loading are not counted, which favours the peer).
+With `bf16` products are computed under autocast.
 
-    python hf_pretrain.py DATA.bin VOCAB OUT SECONDS BATCH LAYERS WIDTH HEADS LR SEED
+    python hf_pretrain.py DATA.bin VOCAB OUT SECONDS BATCH LAYERS WIDTH HEADS LR SEED [fp32|bf16]
 """
 
 import json
@@ -17,6 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArgumen
 data, vocab, out = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 seconds, lr = float(sys.argv[4]), float(sys.argv[9])
 batch, layers, width, heads, seed = (int(word) for word in (*sys.argv[5:9], sys.argv[10]))
+half = sys.argv[11:] == ["bf16"]
 CONTEXT = 256
 
 tokens = np.fromfile(data, dtype=np.uint16).astype(np.int64)
@@ -59,7 +61,9 @@ def step_seconds() -> float:
     times = []
     for _ in range(8):
         start = time.perf_counter()
-        model(input_ids=probe, labels=probe).loss.backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = model(input_ids=probe, labels=probe).loss
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         times.append(time.perf_counter() - start)
@@ -71,7 +75,7 @@ model = fresh_model()
 options = TrainingArguments(
     out + "-trainer",
     use_cpu=True,
-    bf16=False,
+    bf16=half,
     max_steps=steps,
     per_device_train_batch_size=batch,
     learning_rate=lr,

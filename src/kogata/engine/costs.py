@@ -17,14 +17,16 @@ BLOCK_NARROW, HEAD_NARROW = 0.683, 0.596
 """What a width of 64 adds to it; half as much at 128, and so on: norms, gates and softmax are in it.
 These constants: least squares over 14 shapes (widths 64 to 768, 65 to 8,192 ids, 512 to 4,096 tokens a step),
 core time of one thread on Zen 3 with large products at 91 GFLOP/s; every shape within 5.3 %."""
-NARROW_BLOCK, NARROW_HEAD, NARROW_MUON = 0.685, 1.20, 1.26
+NARROW_BLOCK, NARROW_HEAD, NARROW_MUON = 0.91, 1.34, 0.96
 """The same of products of 16-bit factors, over the measured rate of such; logits are computed in float32."""
-BESIDE_BLOCK, BESIDE_HEAD = 0.475, 0.61
-"""What a width of 64 adds to these, over the rate of float32: norms, gates, softmax and rounding.
+BESIDE_HEAD = 0.23
+"""What a width of 64 adds to the head's, over the rate of float32: softmax and rounding.
 Least squares over 14 shapes (widths 64 to 512, 65 to 8,192 ids, windows of 64 to 4,096 tokens, 1,024 to 4,096
-tokens a step), two threads on Zen 5 at 224 and 828 GFLOP/s; every shape within 5.2 %."""
+tokens a step), two threads on Zen 5 at 224 and 828 GFLOP/s; every shape within 5.6 %."""
 CALL_SECONDS = 0.35e-3
 """Core-seconds per layer and pass for what does not grow with the batch."""
+WEIGHTS_KEPT = 512
+"""Tokens of a window up to which the weights of attention are kept (`nn/attention/_narrow.py`)."""
 ADAM_SECONDS = 4.9e-9
 """Core-seconds per weight that AdamW trains, gradients cleared and checked."""
 MUON = 1.22
@@ -106,7 +108,7 @@ def step_cost(
     half = machine.bf16_flops if precision == "bf16" else None
     if half:
         products = blocks * NARROW_BLOCK + head * NARROW_HEAD + NARROW_MUON * turns
-        products = products * rate / half + (blocks * BESIDE_BLOCK + head * BESIDE_HEAD) * narrow
+        products = products * rate / half + head * BESIDE_HEAD * narrow
         products += sum(time * one.narrow for one, time in mixed)
     else:
         products = blocks * (BLOCK + BLOCK_NARROW * narrow) + head * (HEAD + HEAD_NARROW * narrow)
@@ -156,14 +158,32 @@ def micro_tokens(spec: ModelSpec, batch: int, context: int, room: int | None, re
     return min(batch, most)
 
 
-def activation_bytes(spec: ModelSpec, tokens: int, recompute: bool = False) -> int:
-    """Counts what one forward pass keeps for its backward pass, and what both hold for a moment."""
+def activation_bytes(
+    spec: ModelSpec, tokens: int, recompute: bool = False, *, context: int | None = None, narrow: bool = False
+) -> int:
+    """Counts what one forward pass keeps for its backward pass, and what both hold for a moment.
+
+    Args:
+        spec: the model.
+        tokens: of the pass.
+        recompute: whether a block's own are computed again.
+        context: of a window; by default there is one.
+        narrow: whether numbers between products are kept in 16 bits (`nn/fused_narrow.py`).
+    """
+    window = context or tokens
     gates = 2 if spec.ffn == "relu2" else 3
     more = 0 if fuses(spec) else _kept_by_autograd(spec)
-    by_layer = [5 * spec.width + one.kept + gates * spec.ffn_width + more for one in spec.layer_sizes(tokens)]
+    by_layer = []
+    for one in spec.layer_sizes(tokens):
+        if narrow and fuses(spec) and one.narrow < 1:
+            weights = spec.heads * window if window <= WEIGHTS_KEPT else 0
+            heads = 3 * spec.q_width + 4 * spec.kv_width
+            by_layer.append((2 * spec.width + heads + weights + gates * spec.ffn_width) / 2)
+        else:
+            by_layer.append(5 * spec.width + one.kept + gates * spec.ffn_width + more)
     kept = spec.layers * spec.width + max(by_layer) if recompute else sum(by_layer)
     moment = 4 * spec.width + 2 * gates * spec.ffn_width + 2 * spec.q_width
-    return 4 * tokens * (kept + moment)
+    return round(4 * tokens * (kept + moment))
 
 
 def _kept_by_autograd(spec: ModelSpec) -> int:
@@ -223,6 +243,8 @@ def peak_bytes(
     corpus_start: bool = True,
     recompute: bool = False,
     shard: bool = False,
+    context: int | None = None,
+    precision: str = "fp32",
 ) -> int:
     """Forecasts the peak resident bytes of all processes together."""
     chunk = 3 * 8 * 2**20 + 2 * 4 * micro * spec.width + 4 * spec.embedding_parameters()
@@ -231,6 +253,7 @@ def peak_bytes(
         # A process holds its part of the blocks' weights, gradients and averages, and one block whole, twice.
         block = spec.matrix_parameters() // max(1, len(spec.stored_layers()))
         held -= 16 * spec.matrix_parameters() * (processes - 1) // processes - 8 * block
-    training = held + activation_bytes(spec, micro, recompute) + chunk
+    narrow = precision == "bf16"
+    training = held + activation_bytes(spec, micro, recompute, context=context, narrow=narrow) + chunk
     starting = 4 * spec.parameters() + (corpus_start_bytes(spec.vocab_size) if corpus_start else 0)
     return processes * (TORCH_BYTES + max(training, starting))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from kogata.nn.attention import _narrow
+from kogata.nn import fused_narrow
 from kogata.nn.attention._blocks import windowed_backward, windowed_forward
 from kogata.nn.attention.full import Mixer
 from kogata.nn.decoder import Block, Decoder
@@ -22,7 +22,7 @@ from kogata.nn.dropping import dropped, mask_like
 from kogata.nn.kernels import MOST_HEAD, Kernels
 from kogata.nn.mixers import find
 from kogata.nn.place import Place
-from kogata.nn.products import factor, product, rounds
+from kogata.nn.products import rounds
 
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -94,6 +94,9 @@ class FusedHidden:
             x = added.start(x, ids)
         x = first = x.view(batch * tokens, spec.width)
         kept: dict[str, tuple[Tensor, Tensor]] = {}
+        narrow = rounds(x) and masked is None
+        whole_block: Any = fused_narrow.Block if narrow else _Block
+        feed_forward: Any = fused_narrow.FeedForward if narrow else _FeedForward
         for layer, (block, whole) in enumerate(self.passes[: decoder.depth]):
             facts = _Facts(self.kernels, tokens, spec, turn if spec.has_rope(layer) else None)
             facts.dropout, facts.causal = block.dropout, masked is None
@@ -105,16 +108,16 @@ class FusedHidden:
             if not whole:
                 place = Place(cosine, sine, values=values, kept=kept, causal=facts.causal)
                 mixed = dropped(mixer(block.mixer_norm(x.view(batch, tokens, -1)), place), block.dropout)
-                x = _FeedForward.apply(x + mixed.view(x.shape), inner.weight, ffn.down.weight, facts)
+                x = feed_forward.apply(x + mixed.view(x.shape), inner.weight, ffn.down.weight, facts)
                 continue
             facts.window = mixer.window if mixer.window is not None and mixer.window < tokens else None
             gains = (None, None) if mixer.q_norm is None else (mixer.q_norm.weight, mixer.k_norm.weight)
             more = None if values is None else values.view(batch * tokens, spec.kv_width)
             weights = mixer.qkv.weight, *gains, mixer.out.weight, inner.weight, ffn.down.weight
             if decoder.recompute and torch.is_grad_enabled():
-                x = checkpoint(_Block.apply, x, *weights, more, facts, use_reentrant=False)
+                x = checkpoint(whole_block.apply, x, *weights, more, facts, use_reentrant=False)
             else:
-                x = _Block.apply(x, *weights, more, facts)
+                x = whole_block.apply(x, *weights, more, facts)
         x = _Norm.apply(x, self.kernels, spec.norm_eps)
         return x.view(batch, tokens, spec.width)
 
@@ -131,19 +134,9 @@ class _Facts:
         self.dropout = 0.0
         self.causal = True
 
-    def narrow(self, x: Tensor) -> _narrow.Shape | None:
-        """Gives the shape of attention by rounded products; None where products are in float32."""
-        if not rounds(x) or not self.causal:
-            return None
-        rows = x.shape[0] // self.tokens
-        return _narrow.Shape(rows=rows, tokens=self.tokens, heads=self.heads, window=self.window or 0)
-
 
 def _added(x: Tensor, a: Tensor, weight: Tensor, mask: Tensor | None) -> Tensor:
     """Adds a · weightᵀ, what the mask drops left out."""
-    if rounds(x):
-        found = torch.mm(factor(a), factor(weight).t())
-        return x + found if mask is None else torch.addcmul(x, found.float(), mask)
     return torch.addmm(x, a, weight.t()) if mask is None else torch.addcmul(x, a @ weight.t(), mask)
 
 
@@ -166,8 +159,8 @@ class _FeedForward(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, inner: Tensor, down: Tensor, facts: _Facts) -> Tensor:
         k = facts.kernels
         h, inverse = k.rms_forward(x, facts.eps)
-        u = product(factor(h), factor(inner).t())
-        a = factor(k.gate_forward(facts.ffn, u, facts.ffn_width))
+        u = h @ inner.t()
+        a = k.gate_forward(facts.ffn, u, facts.ffn_width)
         ctx.facts, ctx.mask = facts, mask_like(x, facts.dropout)
         ctx.save_for_backward(inner, down, h, inverse, u, a)
         return _added(x, a, down, ctx.mask)
@@ -177,12 +170,11 @@ class _FeedForward(torch.autograd.Function):
         g = outputs[0].contiguous()
         inner, down, h, inverse, u, a = ctx.saved_tensors
         k = ctx.facts.kernels
-        kept = factor(g if ctx.mask is None else g * ctx.mask)
-        g_down = product(kept.t(), a)
-        k.gate_backward(ctx.facts.ffn, u, product(kept, factor(down)))
-        gu = factor(u)
-        g_inner = product(gu.t(), factor(h))
-        return k.rms_backward(product(gu, factor(inner)), h, inverse, g), g_inner, g_down, None
+        kept = g if ctx.mask is None else g * ctx.mask
+        g_down = kept.t() @ a
+        k.gate_backward(ctx.facts.ffn, u, kept @ down)
+        g_inner = u.t() @ h
+        return k.rms_backward(u @ inner, h, inverse, g), g_inner, g_down, None
 
 
 class _Block(torch.autograd.Function):
@@ -202,16 +194,11 @@ class _Block(torch.autograd.Function):
         k = facts.kernels
         gains = None if query_gain is None or key_gain is None else (query_gain, key_gain)
         h1, inverse1 = k.rms_forward(x, facts.eps)
-        z = product(factor(h1), factor(qkv).t())
+        z = h1 @ qkv.t()
         if values is not None:
             z[:, -values.shape[1] :] += values
         turned, inverse_heads = k.heads_forward(z, gains, facts.turn, facts.tokens, facts.heads, facts.eps)
-        narrow = facts.narrow(x)
-        if narrow is not None:
-            y, sums = _narrow.forward(*_apart(turned, z, facts), narrow, k)
-            # What it keeps stands for these.
-            attended = turned = y.new_empty(0)
-        elif facts.window is None:
+        if facts.window is None:
             attended, *sums = _forward(*_views(turned, z, facts), 0.0, facts.causal)
             y = attended.transpose(1, 2).reshape(x.shape[0], -1)
         else:
@@ -220,10 +207,10 @@ class _Block(torch.autograd.Function):
         first = mask_like(x, facts.dropout)
         x1 = _added(x, y, out, first)
         h2, inverse2 = k.rms_forward(x1, facts.eps)
-        u = product(factor(h2), factor(inner).t())
-        a = factor(k.gate_forward(facts.ffn, u, facts.ffn_width))
+        u = h2 @ inner.t()
+        a = k.gate_forward(facts.ffn, u, facts.ffn_width)
         masks = first, mask_like(x, facts.dropout)
-        ctx.facts, ctx.gains, ctx.masks, ctx.narrow = facts, gains, masks, narrow
+        ctx.facts, ctx.gains, ctx.masks = facts, gains, masks
         ctx.save_for_backward(
             qkv,
             out,
@@ -242,9 +229,7 @@ class _Block(torch.autograd.Function):
             a,
             *sums,
         )
-        if masks[1] is not None:
-            return x1.addcmul_(product(a, factor(down).t()), masks[1])
-        return x1.add_(torch.mm(a, factor(down).t())) if rounds(x) else x1.addmm_(a, down.t())
+        return x1.addmm_(a, down.t()) if masks[1] is None else x1.addcmul_(a @ down.t(), masks[1])
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -255,63 +240,44 @@ class _Block(torch.autograd.Function):
         attended, y, h2, inverse2, u, a, *sums = kept_for_it[9:]
         k = facts.kernels
         queries, keys, dim = facts.heads
-        kept = factor(g if ctx.masks[1] is None else g * ctx.masks[1])
-        g_down = product(kept.t(), a)
-        k.gate_backward(facts.ffn, u, product(kept, factor(down)))
-        gu = factor(u)
-        g_inner = product(gu.t(), factor(h2))
-        g1 = k.rms_backward(product(gu, factor(inner)), h2, inverse2, g)
-        kept = factor(g1 if ctx.masks[0] is None else g1 * ctx.masks[0])
-        g_out = product(kept.t(), factor(y))
-        gy = torch.mm(kept, factor(out))
-        if ctx.narrow is not None:
-            dq, dk, dv = _narrow.backward(gy, sums, ctx.narrow, k)
+        kept = g if ctx.masks[1] is None else g * ctx.masks[1]
+        g_down = kept.t() @ a
+        k.gate_backward(facts.ffn, u, kept @ down)
+        g_inner = u.t() @ h2
+        g1 = k.rms_backward(u @ inner, h2, inverse2, g)
+        kept = g1 if ctx.masks[0] is None else g1 * ctx.masks[0]
+        g_out = kept.t() @ y
+        rows = g.shape[0]
+        gy = (kept @ out).view(rows // facts.tokens, facts.tokens, queries, dim)
+        if facts.window is None:
+            seen = *_views(turned, z, facts), attended, *sums
+            dq, dk, dv = _backward(gy.transpose(1, 2), *seen, 0.0, facts.causal)
         else:
-            dq, dk, dv = _attention_backward(gy, turned, z, attended, sums, facts)
+            grads = windowed_backward(gy, *_views(turned, z, facts), attended, sums, facts.window)
+            dq, dk, dv = (grad.transpose(1, 2) for grad in grads)
+        group = queries // keys
+        if group > 1:
+            dk, dv = (t.reshape(len(t), keys, group, facts.tokens, dim).sum(2) for t in (dk, dv))
+        dq, dk, dv = (t.transpose(1, 2).reshape(rows, -1) for t in (dq, dk, dv))
         gz = torch.empty_like(z)
         g_query, g_key = k.heads_backward(
             (dq, dk), z, gz, inverse_heads, ctx.gains, facts.turn, facts.tokens, facts.heads
         )
         gz[:, (queries + keys) * dim :] = dv
-        narrow_gz = factor(gz)
-        g_qkv = product(narrow_gz.t(), factor(h1))
-        g0 = k.rms_backward(product(narrow_gz, factor(qkv)), h1, inverse1, g1)
+        g_qkv = gz.t() @ h1
+        g0 = k.rms_backward(gz @ qkv, h1, inverse1, g1)
         g_values = dv if ctx.needs_input_grad[7] else None
         return g0, g_qkv, g_query, g_key, g_out, g_inner, g_down, g_values, None
 
 
-def _attention_backward(
-    gy: Tensor, turned: Tensor, z: Tensor, attended: Tensor, sums: list[Tensor], facts: _Facts
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gives the gradients of queries, keys and values, [rows, heads · dim] each."""
-    queries, keys, dim = facts.heads
-    rows = gy.shape[0]
-    gy = gy.float().view(rows // facts.tokens, facts.tokens, queries, dim)
-    if facts.window is None:
-        seen = *_views(turned, z, facts), attended, *sums
-        dq, dk, dv = _backward(gy.transpose(1, 2), *seen, 0.0, facts.causal)
-    else:
-        grads = windowed_backward(gy, *_views(turned, z, facts), attended, sums, facts.window)
-        dq, dk, dv = (grad.transpose(1, 2) for grad in grads)
-    group = queries // keys
-    if group > 1:
-        dk, dv = (t.reshape(len(t), keys, group, facts.tokens, dim).sum(2) for t in (dk, dv))
-    dq, dk, dv = (t.transpose(1, 2).reshape(rows, -1) for t in (dq, dk, dv))
-    return dq, dk, dv
-
-
-def _apart(turned: Tensor, z: Tensor, facts: _Facts) -> tuple[Tensor, Tensor, Tensor]:
-    """Shows queries, keys and values apart, [B, T, heads, dim], without copying."""
-    queries, keys, dim = facts.heads
-    shape = z.shape[0] // facts.tokens, facts.tokens
-    q, key = turned.view(*shape, queries + keys, dim).split([queries, keys], 2)
-    return q, key, z.view(*shape, queries + 2 * keys, dim)[:, :, queries + keys :]
-
-
 def _views(turned: Tensor, z: Tensor, facts: _Facts) -> tuple[Tensor, Tensor, Tensor]:
-    """Shows queries, keys and values as torch's attention wants them, [B, heads, T, dim]."""
-    queries, keys, _ = facts.heads
-    q, key, v = (x.transpose(1, 2) for x in _apart(turned, z, facts))
+    """Shows queries, keys and values as attention wants them, [B, heads, T, dim], without copying."""
+    queries, keys, dim = facts.heads
+    rows = z.shape[0]
+    shape = rows // facts.tokens, facts.tokens
+    q, key = turned.view(*shape, queries + keys, dim).split([queries, keys], 2)
+    v = z.view(*shape, queries + 2 * keys, dim)[:, :, queries + keys :]
+    q, key, v = q.transpose(1, 2), key.transpose(1, 2), v.transpose(1, 2)
     if queries > keys:
         key, v = (t.repeat_interleave(queries // keys, 1) for t in (key, v))
     return q, key, v

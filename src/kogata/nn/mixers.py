@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from kogata.nn.spec import ModelSpec
 
 FOLDERS = ("nn.attention", "nn.recurrent")
-NARROW = 0.29
-"""Of full attention: 0.27 at 256 tokens, 0.32 at 4,096, two Zen 5 cores (`engine/costs.py`)."""
+NARROW = 0.28
+"""Of full attention, from 256 to 4,096 tokens, two Zen 5 cores (`engine/costs.py`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

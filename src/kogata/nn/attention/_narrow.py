@@ -66,7 +66,19 @@ def forward(q: Tensor, k: Tensor, v: Tensor, shape: Shape, kernels: Kernels) -> 
     Returns:
         what comes out, [rows · tokens, heads · width] in 16 bits, and what `backward` needs.
     """
-    qh, kh, vh = _queries(q, shape), _keys(k), _keys(v)
+    return attend(_queries(q, shape), _keys(k), _keys(v), shape, kernels)
+
+
+def attend(qh: Tensor, kh: Tensor, vh: Tensor, shape: Shape, kernels: Kernels) -> tuple[Tensor, list[Tensor]]:
+    """Attends with what is laid out already, in 16 bits.
+
+    Args:
+        qh: [rows · keys, heads of each, tokens, width].
+        kh: [rows · keys, tokens, width].
+        vh: as kh.
+        shape: of all.
+        kernels: compiled.
+    """
     queries, keys, width = shape.heads
     y = qh.new_empty(shape.rows, shape.tokens, keys, queries // keys, width)
     kept = [qh, kh, vh]
@@ -88,29 +100,43 @@ def backward(g: Tensor, kept: list[Tensor], shape: Shape, kernels: Kernels) -> t
         shape: of all.
         kernels: compiled.
     """
-    qh, kh, vh, *weights = kept
     queries, keys, width = shape.heads
+    dq, dk, dv = gradients(g, kept, shape, kernels)
+    found = torch.empty(shape.rows, shape.tokens, keys, queries // keys, width)
+    found.copy_(dq.view(shape.rows, keys, queries // keys, shape.tokens, width).permute(0, 3, 1, 2, 4))
+    return found.view(shape.rows * shape.tokens, queries * width), _flat(dk, shape), _flat(dv, shape)
+
+
+def gradients(g: Tensor, kept: list[Tensor], shape: Shape, kernels: Kernels) -> tuple[Tensor, Tensor, Tensor]:
+    """Gives the gradients of what `attend` was given, laid out alike, in 16 bits."""
+    qh, kh, vh, *weights = kept
+    queries, _, width = shape.heads
     gh = _queries(g.view(shape.rows, shape.tokens, queries, width), shape)
-    dq = g.new_empty(shape.rows, shape.tokens, keys, queries // keys, width, dtype=torch.float32)
-    one = shape.kept
-    dk = dv = torch.empty(0)
-    if not one:
-        dk, dv = (torch.zeros(kh.shape, dtype=torch.float32) for _ in range(2))
+    if shape.kept:
+        return _gradients_of_block(gh, kh, vh, qh, weights[0], 0, shape, kernels)
+    dq = torch.empty_like(qh)
+    # Keys are seen by several blocks: what these say is added up in float32.
+    dk, dv = (torch.zeros(kh.shape) for _ in range(2))
     for start, stop, first in shape.blocks():
-        size = stop - start
-        p = weights[0] if one else _weights(qh, kh, start, stop, first, shape, kernels)
-        gy, asked = _block(gh, start, stop), _block(qh, start, stop)
-        dp = torch.bmm(gy, vh[:, first:stop].mT)
-        kernels.band_softmax_backward(p, dp, size, start - first, shape.window, shape.scale)
-        dq[:, start:stop].copy_(_apart(torch.bmm(dp, kh[:, first:stop]), shape, size))
-        gk, gv = torch.bmm(dp.mT, asked), torch.bmm(p.mT, gy)
-        if one:
-            dk, dv = gk, gv
-        else:
-            dk[:, first:stop] += gk
-            dv[:, first:stop] += gv
-    flat = shape.rows * shape.tokens
-    return dq.view(flat, queries * width), *(_flat(x, shape) for x in (dk, dv))
+        p = _weights(qh, kh, start, stop, first, shape, kernels)
+        seen = kh[:, first:stop], vh[:, first:stop]
+        one = gh[:, :, start:stop], *seen, qh[:, :, start:stop]
+        gq, gk, gv = _gradients_of_block(*one, p, start - first, shape, kernels)
+        dq[:, :, start:stop].copy_(gq)
+        dk[:, first:stop] += gk
+        dv[:, first:stop] += gv
+    return dq, dk.to(NARROW), dv.to(NARROW)
+
+
+def _gradients_of_block(
+    gh: Tensor, kh: Tensor, vh: Tensor, qh: Tensor, p: Tensor, before: int, shape: Shape, kernels: Kernels
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gives the gradients of some queries, and of the keys and values they saw."""
+    size = gh.shape[2]
+    gy, asked = gh.flatten(1, 2), qh.flatten(1, 2)
+    dp = torch.bmm(gy, vh.mT)
+    kernels.band_softmax_backward(p, dp, size, before, shape.window, shape.scale)
+    return torch.bmm(dp, kh).view(gh.shape), torch.bmm(dp.mT, asked), torch.bmm(p.mT, gy)
 
 
 def _queries(x: Tensor, shape: Shape) -> Tensor:
@@ -129,16 +155,11 @@ def _copied(x: Tensor) -> Tensor:
     return torch.empty(x.shape, dtype=NARROW).copy_(x)
 
 
-def _block(x: Tensor, start: int, stop: int) -> Tensor:
-    """Gives some queries of [N, group, tokens, width] as [N, group · queries, width]."""
-    return x[:, :, start:stop].reshape(x.shape[0], -1, x.shape[3])
-
-
 def _weights(
     qh: Tensor, kh: Tensor, start: int, stop: int, first: int, shape: Shape, kernels: Kernels
 ) -> Tensor:
     """Computes how much each query of a block looks at each key, [N, group · queries, keys]."""
-    scores = torch.bmm(_block(qh, start, stop), kh[:, first:stop].mT)
+    scores = torch.bmm(qh[:, :, start:stop].flatten(1, 2), kh[:, first:stop].mT)
     kernels.band_softmax(scores, stop - start, start - first, shape.window, shape.scale)
     return scores
 

@@ -284,8 +284,9 @@ class Pretrain(Stage):
             self._techniques(), spec, machine, steps=steps, seconds=room, slower=ratio, **parts
         )
         seconds = before + taken.seconds if budget is None else budget
-        sizes = {"micro": micro, "muon": muon, "processes": share.processes}
-        peak = costs.peak_bytes(spec, **sizes, corpus_start=start, recompute=again, shard=self.shard)
+        sizes: dict[str, Any] = {"micro": micro, "muon": muon, "processes": share.processes}
+        sizes |= {"context": self.context, "precision": self.precision, "recompute": again}
+        peak = costs.peak_bytes(spec, **sizes, corpus_start=start, shard=self.shard)
         peak += share.processes * techniques.held_by(self._techniques(), spec, train["tokens"])
         measuring = measuring_bytes(self.curriculum, train["tokens"], self.context)
         if measuring:

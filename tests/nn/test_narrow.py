@@ -23,6 +23,24 @@ SHAPES = {
 }
 
 
+def laid(x: Tensor, keys: int) -> Tensor:
+    """Lays [rows, tokens, heads, width] out by head; queries in groups."""
+    rows, tokens, heads, width = x.shape
+    return x.detach().transpose(1, 2).reshape(rows * keys, heads // keys, tokens, width).bfloat16()
+
+
+def back(x: Tensor, rows: int) -> Tensor:
+    """Lays out as it was."""
+    tokens, width = x.shape[-2:]
+    return x.float().reshape(rows, -1, tokens, width).transpose(1, 2)
+
+
+def attended(q: Tensor, k: Tensor, v: Tensor, shape: _narrow.Shape) -> tuple[Tensor, list[Tensor]]:
+    assert KERNELS is not None
+    keys = shape.heads[1]
+    return _narrow.attend(laid(q, keys), laid(k, keys)[:, 0], laid(v, keys)[:, 0], shape, KERNELS)
+
+
 def reference(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     rows, tokens, heads, _ = q.shape
     group = heads // k.shape[2]
@@ -47,8 +65,8 @@ def test_outputs_and_gradients_are_those_of_torch_but_for_rounding(name: str) ->
     shape = _narrow.Shape(rows=rows, tokens=tokens, heads=heads, window=window)
     assert KERNELS is not None
     with torch.no_grad():
-        y, kept = _narrow.forward(q, k, v, shape, KERNELS)
-        grads = _narrow.backward(g.bfloat16(), kept, shape, KERNELS)
+        y, kept = attended(q, k, v, shape)
+        grads = [back(x, rows) for x in _narrow.gradients(g.bfloat16(), kept, shape, KERNELS)]
     assert shape.kept == (len(kept) == 4)
     pairs = [(y, wanted), *zip(grads, (q.grad, k.grad, v.grad), strict=True)]
     for found, right in pairs:
@@ -61,10 +79,9 @@ def test_nothing_leaks_from_the_future() -> None:
     shape = _narrow.Shape(rows=1, tokens=600, heads=(2, 2, 16))
     torch.manual_seed(1)
     q, k, v = (torch.randn(1, 600, 2, 16) for _ in range(3))
-    assert KERNELS is not None
-    before, _ = _narrow.forward(q, k, v, shape, KERNELS)
+    before, _ = attended(q, k, v, shape)
     k[:, 400:], v[:, 400:] = 9.0, -9.0
-    after, _ = _narrow.forward(q, k, v, shape, KERNELS)
+    after, _ = attended(q, k, v, shape)
     assert torch.equal(before[:400], after[:400]) and not torch.equal(before[400:], after[400:])
 
 
@@ -75,3 +92,12 @@ def test_scores_of_any_size_give_weights_that_add_up_to_one() -> None:
     for row in range(4):
         assert torch.allclose(scores[:, row].float().sum(1), torch.ones(3), atol=0.02)
         assert not scores[:, row, 6 + row :].any()
+
+
+def test_keys_before_the_first_query_are_seen_by_all() -> None:
+    assert KERNELS is not None
+    torch.manual_seed(3)
+    q, k, v = (torch.randn(1, 20, n, 8) for n in (4, 2, 2))
+    whole, _ = attended(q, k, v, _narrow.Shape(rows=1, tokens=20, heads=(4, 2, 8)))
+    behind, _ = attended(q[:, 8:], k, v, _narrow.Shape(rows=1, tokens=12, heads=(4, 2, 8), before=8))
+    assert torch.allclose(behind.float(), whole[8:].float(), atol=0.02)

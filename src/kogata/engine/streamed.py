@@ -127,6 +127,13 @@ class OnDisk:
 
     def rows(self, first: int, last: int) -> Tensor:
         """Reads and widens some rows, all but the last dimension taken as one."""
+        return self._narrow(first, last).float()
+
+    def rounded(self) -> Tensor:
+        """Reads, and gives the weight in 16 bits; to be used before another layer is read."""
+        return self._narrow(0, math.prod(self.shape[:-1])).view(self.shape)
+
+    def _narrow(self, first: int, last: int) -> Tensor:
         row = 2 * self.shape[-1]
         data = self.stream.layer(self.number)[self.at + first * row : self.at + last * row]
-        return data.view(torch.bfloat16).view(last - first, -1).float()
+        return data.view(torch.bfloat16).view(last - first, -1)

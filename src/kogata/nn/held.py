@@ -1,4 +1,7 @@
-"""Frozen weights in a narrower form than they are used in: widened layer by layer, forward and backward."""
+"""Frozen weights in a narrower form than they are used in: widened layer by layer, forward and backward.
+
+Where products round their factors to 16 bits, weights held so are multiplied as they are.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from kogata.nn.products import factor, product, rounds
 
 
 class Hold(Protocol):
@@ -37,6 +42,10 @@ class Bfloat16:
     def wide(self) -> Tensor:
         """Widens."""
         return self.narrow.float()
+
+    def rounded(self) -> Tensor:
+        """Gives the weight in 16 bits, as it is held."""
+        return self.narrow
 
     def rows(self, first: int, last: int) -> Tensor:
         """Widens some rows, all but the last dimension taken as one."""
@@ -89,11 +98,36 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, hold: Hold, bias: Tensor | None) -> Tensor:
         ctx.hold = hold
-        return torch.nn.functional.linear(x, hold.wide(), bias)
+        return times(x, hold, bias)
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None]:
-        return outputs[0] @ ctx.hold.wide(), None, None
+        return back_through(outputs[0], ctx.hold), None, None
+
+
+def times(x: Tensor, hold: Hold, bias: Tensor | None) -> Tensor:
+    """Computes x · weightᵀ + bias for x [..., in], in float32."""
+    if not rounds(x):
+        return torch.nn.functional.linear(x, hold.wide(), bias)
+    y = product(factor(x.reshape(-1, x.shape[-1])), factor_of(hold).t())
+    y = y if bias is None else y.add_(bias)
+    return y.view(*x.shape[:-1], y.shape[1])
+
+
+def back_through(g: Tensor, hold: Hold) -> Tensor:
+    """Computes g · weight for g [..., out], in float32."""
+    if not rounds(g):
+        return g @ hold.wide()
+    gx = product(factor(g.reshape(-1, g.shape[-1])), factor_of(hold))
+    return gx.view(*g.shape[:-1], gx.shape[1])
+
+
+def factor_of(hold: Hold) -> Tensor:
+    """Gives a held weight as a factor of a product: in 16 bits where factors are rounded, else widened."""
+    if not rounds():
+        return hold.wide()
+    rounded = getattr(hold, "rounded", None)
+    return factor(hold.wide()) if rounded is None else rounded()
 
 
 def hold_of(layer: nn.Module) -> tuple[Hold, Tensor | None]:

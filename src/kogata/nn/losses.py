@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kogata.nn.kernels import Kernels
-from kogata.nn.products import factor, rounds
+from kogata.nn.products import factor, frozen_factor, rounds
 
 CHUNK_BYTES = 8 * 2**20
 """Logits held at once. Measured at 2,048 x 192 x 4,096 on two Zen 3 cores: 4 to 8 MiB (they stay in the
@@ -75,7 +75,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         total = hidden.new_zeros((), dtype=torch.float64)
         narrow = rounds(hidden)
         # Logits come out of a product in float32; only the gradients' products are rounded to 16 bits.
-        head = factor(weight) if narrow and grad_hidden is not None else weight
+        head = frozen_factor(weight) if narrow and grad_hidden is not None else weight
         for start in range(0, rows, step):
             part = hidden[start : start + step]
             chosen = targets[start : start + step, None]

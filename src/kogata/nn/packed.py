@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from kogata.core.errors import RecipeError
+from kogata.nn import packed_narrow
 from kogata.nn.attention.full import Mixer
 from kogata.nn.decoder import Block, Decoder
 from kogata.nn.kernels import MOST_HEAD, Kernels
+from kogata.nn.products import rounds, through
 
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -172,14 +174,14 @@ class PackedHidden:
         spec, kernels = self.decoder.spec, facts.kernels
         mixer, ffn = block.mixer, block.ffn
         gains = (None, None) if mixer.q_norm is None else (mixer.q_norm.weight, mixer.k_norm.weight)
-        z = mixer.qkv(self._norm(x, block.mixer_norm))
+        z = through(mixer.qkv, self._norm(x, block.mixer_norm))
         mixed = _Attention.apply(z, *gains, memory, facts)
         if keep is not None:
             x, mixed = x.index_select(0, keep), mixed.index_select(0, keep)
-        x = x + mixer.out(mixed)
+        x = x + through(mixer.out, mixed)
         inner = ffn.gate_up if spec.ffn == "swiglu" else ffn.up
-        u = inner(self._norm(x, block.ffn_norm))
-        return x + ffn.down(_Gate.apply(u, kernels, spec.ffn, spec.ffn_width))
+        u = through(inner, self._norm(x, block.ffn_norm))
+        return x + through(ffn.down, _Gate.apply(u, kernels, spec.ffn, spec.ffn_width))
 
     def _norm(self, x: Tensor, norm: torch.nn.RMSNorm) -> Tensor:
         if self.kernels is None:
@@ -278,6 +280,12 @@ class _Attention(torch.autograd.Function):
         rows = z.shape[0]
         turned, inverse = facts.kernels.heads_forward(z, gains, facts.turn, rows, facts.heads, facts.eps)
         queries, _, dim = facts.heads
+        ctx.narrow = None
+        if memory is None and rounds(z):
+            y, ctx.narrow = packed_narrow.attend(turned, z, facts)
+            ctx.facts, ctx.gains = facts, gains
+            ctx.save_for_backward(z, inverse)
+            return y.view(rows, queries * dim)
         y = z.new_empty(rows, queries, dim)
         sums = []
         front = 0 if memory is None else memory.shape[1]
@@ -292,6 +300,8 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         facts: _Heads = ctx.facts
+        if ctx.narrow is not None:
+            return _narrow_backward(ctx, outputs[0])
         memory: Tensor | None = ctx.memory
         front, gm = (0, None) if memory is None else (memory.shape[1], torch.zeros_like(memory))
         z, turned, inverse, y, *sums = ctx.saved_tensors
@@ -324,6 +334,23 @@ class _Attention(torch.autograd.Function):
             (dq.view(rows, -1), dk.view(rows, -1)), z, gz, inverse, ctx.gains, facts.turn, rows, facts.heads
         )
         return gz, g_query, g_key, gm, None
+
+
+def _narrow_backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    """Does the same for attention of 16-bit factors."""
+    facts: _Heads = ctx.facts
+    z, inverse = ctx.saved_tensors
+    queries, keys, dim = facts.heads
+    rows = z.shape[0]
+    gz = torch.empty_like(z)
+    dv = gz.view(rows, queries + 2 * keys, dim)[:, queries + keys :]
+    # Once: computed again, they can be taken a single time.
+    kept, ctx.narrow = ctx.narrow, ()
+    dq, dk = packed_narrow.gradients(g.reshape(rows, queries, dim), kept, facts, dv)
+    g_query, g_key = facts.kernels.heads_backward(
+        (dq.view(rows, -1), dk.view(rows, -1)), z, gz, inverse, ctx.gains, facts.turn, rows, facts.heads
+    )
+    return gz, g_query, g_key, None, None
 
 
 def _joined(whole: Tensor | None, part: Tensor, before: int) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kogata.nn.adapters._frozen import OnLinear
-from kogata.nn.held import Hold
+from kogata.nn.held import Hold, back_through, times
 
 
 class Columns(OnLinear):
@@ -48,7 +48,7 @@ class _Columns(torch.autograd.Function):
     ) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
         some = flat.index_select(1, columns)
-        y = torch.nn.functional.linear(flat, hold.wide(), bias).addmm_(some, change.t())
+        y = times(flat, hold, bias).addmm_(some, change.t())
         ctx.save_for_backward(some, change)
         ctx.columns, ctx.hold, ctx.shape = columns, hold, x.shape
         return y.view(*x.shape[:-1], y.shape[1])
@@ -59,5 +59,5 @@ class _Columns(torch.autograd.Function):
         g = outputs[0].reshape(len(some), -1)
         gx = None
         if ctx.needs_input_grad[0]:
-            gx = (g @ ctx.hold.wide()).index_add_(1, ctx.columns, g @ change).view(ctx.shape)
+            gx = back_through(g, ctx.hold).index_add_(1, ctx.columns, g @ change).view(ctx.shape)
         return gx, g.t() @ some, None, None, None

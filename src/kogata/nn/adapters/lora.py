@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from kogata.nn.adapters._frozen import OnLinear
-from kogata.nn.held import Hold
+from kogata.nn.held import Hold, factor_of
+from kogata.nn.products import factor, product
 
 
 class LowRank(OnLinear):
@@ -137,10 +138,14 @@ class _LowRank(torch.autograd.Function):
         parts: list[tuple[int, int, int, int]],
         scale: float,
     ) -> Tensor:
-        flat = x.reshape(-1, x.shape[-1])
-        weight = hold.wide()
-        y = flat @ weight.t() if bias is None else torch.addmm(bias, flat, weight.t())
-        u = flat @ a.t()
+        flat = factor(x.reshape(-1, x.shape[-1]))
+        weight = factor_of(hold)
+        if bias is None or flat.dtype != bias.dtype:
+            y = product(flat, weight.t())
+            y = y if bias is None else y.add_(bias)
+        else:
+            y = torch.addmm(bias, flat, weight.t())
+        u = product(flat, factor(a).t())
         r = b.shape[1]
         for i, at, start, stop in parts:
             y[:, start:stop].addmm_(u[:, i * r : (i + 1) * r], b[at : at + stop - start].t(), alpha=scale)
@@ -151,20 +156,21 @@ class _LowRank(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Any, ...]:
         flat, u, a, b = ctx.saved_tensors
-        g = outputs[0].reshape(len(flat), -1)
+        g = factor(outputs[0].reshape(len(flat), -1))
+        narrow_b, narrow_u = factor(b), factor(u)
         r = b.shape[1]
         gu, gb = torch.empty_like(u), torch.empty_like(b)
         for i, at, start, stop in ctx.parts:
             one, rows = slice(i * r, (i + 1) * r), slice(at, at + stop - start)
             piece = g[:, start:stop]
-            gu[:, one] = piece @ b[rows]
-            torch.mm(piece.t(), u[:, one], out=gb[rows])
+            gu[:, one] = piece @ narrow_b[rows]
+            gb[rows] = piece.t() @ narrow_u[:, one]
         gu.mul_(ctx.scale)
         gb.mul_(ctx.scale)
         gx = None
         if ctx.needs_input_grad[0]:
-            gx = (g @ ctx.hold.wide()).addmm_(gu, a).view(ctx.shape)
-        return gx, gu.t() @ flat, gb, None, None, None, None
+            gx = product(g, factor_of(ctx.hold)).addmm_(gu, a).view(ctx.shape)
+        return gx, product(factor(gu).t(), flat), gb, None, None, None, None
 
 
 def _leading(weight: Tensor, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

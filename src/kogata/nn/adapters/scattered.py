@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from kogata.nn.adapters._frozen import OnLinear
+from kogata.nn.held import Plain, back_through, times
+from kogata.nn.products import factor, product
 
 
 class Scattered(OnLinear):
@@ -60,8 +62,8 @@ class _Scattered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, values: Tensor, layer: Scattered) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        y = torch.nn.functional.linear(flat, layer.merged(), layer.bias)
-        ctx.save_for_backward(flat)
+        y = times(flat, Plain(layer.merged()), layer.bias)
+        ctx.save_for_backward(factor(flat))
         ctx.layer, ctx.shape = layer, x.shape
         return y.view(*x.shape[:-1], y.shape[1])
 
@@ -70,10 +72,10 @@ class _Scattered(torch.autograd.Function):
         (flat,) = ctx.saved_tensors
         layer: Scattered = ctx.layer
         g = outputs[0].reshape(len(flat), -1)
-        whole, gv = g.t() @ flat, None
+        whole, gv = product(factor(g).t(), flat), None
         if layer.score is None:
             gv = whole.view(-1).index_select(0, layer.places)
         else:
             layer.score.add_(whole.abs_())
-        gx = (g @ layer.merged()).view(ctx.shape) if ctx.needs_input_grad[0] else None
+        gx = back_through(g, Plain(layer.merged())).view(ctx.shape) if ctx.needs_input_grad[0] else None
         return gx, gv, None

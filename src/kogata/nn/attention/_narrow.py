@@ -33,19 +33,22 @@ class Shape:
     """Of queries, of keys, and each one's width."""
     window: int = 0
     """Tokens one sees at most; 0: all before it."""
+    before: int = 0
+    """Keys that stand before the first query."""
 
     @property
     def scale(self) -> float:
         """Of the scores."""
         return self.heads[2] ** -0.5
 
-    def blocks(self) -> Iterator[tuple[int, int, int]]:
-        """Gives of each block its first query, the one after its last, and the first key any of them sees."""
-        step = self.tokens if self.tokens <= WHOLE else BLOCK
+    def blocks(self) -> Iterator[tuple[int, int, int, int]]:
+        """Gives of each block its first query, the one after its last, and the same of the keys they see."""
+        step = self.tokens if self.kept else BLOCK
         for start in range(0, self.tokens, step):
-            first = max(0, start - self.window + 1) if self.window else 0
+            stop = min(self.tokens, start + step)
+            first = max(0, self.before + start - self.window + 1) if self.window else 0
             # Even places are quicker to read.
-            yield start, min(self.tokens, start + step), first // 32 * 32
+            yield start, stop, first // 32 * 32, self.before + stop
 
     @property
     def kept(self) -> bool:
@@ -53,78 +56,55 @@ class Shape:
         return self.tokens <= WHOLE
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, shape: Shape, kernels: Kernels) -> tuple[Tensor, list[Tensor]]:
+def attend(qh: Tensor, kh: Tensor, vh: Tensor, shape: Shape, kernels: Kernels) -> tuple[Tensor, list[Tensor]]:
     """Attends.
 
     Args:
-        q: [rows, tokens, heads, width], any strides, any format; rotated.
-        k: of as many heads as there are for keys.
-        v: as k.
+        qh: rotated, in 16 bits: [rows · keys, heads of each, tokens, width].
+        kh: [rows · keys, before + tokens, width].
+        vh: as kh.
         shape: of all.
         kernels: compiled.
 
     Returns:
-        what comes out, [rows · tokens, heads · width] in 16 bits, and what `backward` needs.
-    """
-    return attend(_queries(q, shape), _keys(k), _keys(v), shape, kernels)
-
-
-def attend(qh: Tensor, kh: Tensor, vh: Tensor, shape: Shape, kernels: Kernels) -> tuple[Tensor, list[Tensor]]:
-    """Attends with what is laid out already, in 16 bits.
-
-    Args:
-        qh: [rows · keys, heads of each, tokens, width].
-        kh: [rows · keys, tokens, width].
-        vh: as kh.
-        shape: of all.
-        kernels: compiled.
+        what comes out, [rows · tokens, heads · width] in 16 bits, and what `gradients` needs.
     """
     queries, keys, width = shape.heads
     y = qh.new_empty(shape.rows, shape.tokens, keys, queries // keys, width)
     kept = [qh, kh, vh]
-    for start, stop, first in shape.blocks():
-        p = _weights(qh, kh, start, stop, first, shape, kernels)
-        found = torch.bmm(p, vh[:, first:stop])
-        y[:, start:stop].copy_(_apart(found, shape, stop - start))
+    for start, stop, first, last in shape.blocks():
+        p = _weights(qh[:, :, start:stop], kh[:, first:last], start - first, shape, kernels)
+        y[:, start:stop].copy_(_apart(torch.bmm(p, vh[:, first:last]), shape, stop - start))
         if shape.kept:
             kept.append(p)
     return y.view(shape.rows * shape.tokens, queries * width), kept
 
 
-def backward(g: Tensor, kept: list[Tensor], shape: Shape, kernels: Kernels) -> tuple[Tensor, Tensor, Tensor]:
-    """Gives the gradients of queries, keys and values, [rows · tokens, heads · width] each, in float32.
+def gradients(g: Tensor, kept: list[Tensor], shape: Shape, kernels: Kernels) -> tuple[Tensor, Tensor, Tensor]:
+    """Gives the gradients of what `attend` was given, laid out alike, in 16 bits.
 
     Args:
         g: the gradient of what came out, [rows · tokens, heads · width].
-        kept: what `forward` gave.
+        kept: what `attend` gave.
         shape: of all.
         kernels: compiled.
     """
-    queries, keys, width = shape.heads
-    dq, dk, dv = gradients(g, kept, shape, kernels)
-    found = torch.empty(shape.rows, shape.tokens, keys, queries // keys, width)
-    found.copy_(dq.view(shape.rows, keys, queries // keys, shape.tokens, width).permute(0, 3, 1, 2, 4))
-    return found.view(shape.rows * shape.tokens, queries * width), _flat(dk, shape), _flat(dv, shape)
-
-
-def gradients(g: Tensor, kept: list[Tensor], shape: Shape, kernels: Kernels) -> tuple[Tensor, Tensor, Tensor]:
-    """Gives the gradients of what `attend` was given, laid out alike, in 16 bits."""
     qh, kh, vh, *weights = kept
     queries, _, width = shape.heads
     gh = _queries(g.view(shape.rows, shape.tokens, queries, width), shape)
     if shape.kept:
-        return _gradients_of_block(gh, kh, vh, qh, weights[0], 0, shape, kernels)
+        return _gradients_of_block(gh, kh, vh, qh, weights[0], shape.before, shape, kernels)
     dq = torch.empty_like(qh)
     # Keys are seen by several blocks: what these say is added up in float32.
     dk, dv = (torch.zeros(kh.shape) for _ in range(2))
-    for start, stop, first in shape.blocks():
-        p = _weights(qh, kh, start, stop, first, shape, kernels)
-        seen = kh[:, first:stop], vh[:, first:stop]
-        one = gh[:, :, start:stop], *seen, qh[:, :, start:stop]
-        gq, gk, gv = _gradients_of_block(*one, p, start - first, shape, kernels)
+    for start, stop, first, last in shape.blocks():
+        seen, asked = (kh[:, first:last], vh[:, first:last]), qh[:, :, start:stop]
+        p = _weights(asked, seen[0], start - first, shape, kernels)
+        ahead = shape.before + start - first
+        gq, gk, gv = _gradients_of_block(gh[:, :, start:stop], *seen, asked, p, ahead, shape, kernels)
         dq[:, :, start:stop].copy_(gq)
-        dk[:, first:stop] += gk
-        dv[:, first:stop] += gv
+        dk[:, first:last] += gk
+        dv[:, first:last] += gv
     return dq, dk.to(NARROW), dv.to(NARROW)
 
 
@@ -146,21 +126,22 @@ def _queries(x: Tensor, shape: Shape) -> Tensor:
     return _copied(parts).view(shape.rows * keys, queries // keys, shape.tokens, width)
 
 
-def _keys(x: Tensor) -> Tensor:
-    """Lays [rows, tokens, heads, width] out as [rows · heads, tokens, width]."""
-    return _copied(x.transpose(1, 2)).flatten(0, 1)
-
-
 def _copied(x: Tensor) -> Tensor:
     return torch.empty(x.shape, dtype=NARROW).copy_(x)
 
 
-def _weights(
-    qh: Tensor, kh: Tensor, start: int, stop: int, first: int, shape: Shape, kernels: Kernels
-) -> Tensor:
-    """Computes how much each query of a block looks at each key, [N, group · queries, keys]."""
-    scores = torch.bmm(qh[:, :, start:stop].flatten(1, 2), kh[:, first:stop].mT)
-    kernels.band_softmax(scores, stop - start, start - first, shape.window, shape.scale)
+def _weights(qh: Tensor, kh: Tensor, ahead: int, shape: Shape, kernels: Kernels) -> Tensor:
+    """Computes how much some queries look at each key, [N, group · queries, keys].
+
+    Args:
+        qh: [N, group, queries, width].
+        kh: [N, keys, width].
+        ahead: keys before the first query, beside those that stand before all.
+        shape: of all.
+        kernels: compiled.
+    """
+    scores = torch.bmm(qh.flatten(1, 2), kh.mT)
+    kernels.band_softmax(scores, qh.shape[2], shape.before + ahead, shape.window, shape.scale)
     return scores
 
 
@@ -168,11 +149,3 @@ def _apart(x: Tensor, shape: Shape, size: int) -> Tensor:
     """Shows [N, group · queries, width] as [rows, queries, keys' heads, group, width]."""
     queries, keys, width = shape.heads
     return x.view(shape.rows, keys, queries // keys, size, width).permute(0, 3, 1, 2, 4)
-
-
-def _flat(x: Tensor, shape: Shape) -> Tensor:
-    """Turns [rows · heads, tokens, width] into [rows · tokens, heads · width] in float32."""
-    _, keys, width = shape.heads
-    out = torch.empty(shape.rows, shape.tokens, keys, width, dtype=torch.float32)
-    out.copy_(x.view(shape.rows, keys, shape.tokens, width).transpose(1, 2))
-    return out.view(shape.rows * shape.tokens, keys * width)

@@ -53,10 +53,10 @@ def main() -> None:
                 "columns": {"prompt": "message", "completion": "booking"},
                 "heldout": 0.1,
             }
-            tune = {"epochs": 1, "lr": 1e-3, "precision": "fp32"}
+            tune = {"epochs": 2, "lr": 1e-3, "batch": 8, "precision": "fp32"}
             job = [{"data.read": read}, {"model.read": {"name": "smollm2"}}, {"train.finetune": tune}]
             result["finetune"] = compare(
-                folder, "finetune", [*job, {"evaluate": {}}], "train.finetune", seeds
+                folder, "finetune", [*job, {"evaluate": {"answers": 0}}], "train.finetune", seeds
             )
     name = "precision" if options.full else "precision-quick"
     common.write_result("-".join(filter(None, [name, options.part])), result)

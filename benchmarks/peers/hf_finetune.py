@@ -5,9 +5,9 @@ defaults, which are many times slower on a processor. Rows come as token ids and
 train on the same tokens, and are taken in the order of the file: for `grouped` one whose batches are of like
 length, as `group_by_length` makes them on a larger data set. `packed` (TRL's) lays them end to end in rows of
 512 tokens (of the longest row, if that is more), as many rows a step as hold about as many tokens.
-`bf16` is `plain` under autocast. The clock runs over `train()` alone.
+Each of them with `_bf16` runs under autocast. The clock runs over `train()` alone.
 
-    python hf_finetune.py lora|full plain|grouped|packed|bf16 MODEL ROWS.jsonl OUT LR EPOCHS BATCH
+    python hf_finetune.py lora|full plain|grouped|packed[_bf16] MODEL ROWS.jsonl OUT LR EPOCHS BATCH
 """
 
 import json
@@ -22,6 +22,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCa
 method, setting, folder, rows, out = sys.argv[1:6]
 lr, epochs, batch_rows = float(sys.argv[6]), float(sys.argv[7]), int(sys.argv[8])
 RANK, ALPHA = 16, 32
+half = setting.endswith("_bf16")
+setting = setting.removesuffix("_bf16")
 
 with open(rows, encoding="utf-8") as file:
     examples = [json.loads(line) for line in file]
@@ -36,7 +38,7 @@ pad = tokenizer.pad_token_id or 0
 options = {
     "output_dir": out + "-trainer",
     "use_cpu": True,
-    "bf16": setting == "bf16",
+    "bf16": half,
     "gradient_checkpointing": False,
     "per_device_train_batch_size": batch_rows,
     "num_train_epochs": epochs,

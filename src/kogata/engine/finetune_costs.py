@@ -36,6 +36,8 @@ class Form:
 
 
 PLAIN = Form()
+HALF = Form(hold="bf16")
+"""What costs nothing where products round their factors to the same 16 bits."""
 SMALLEST = Form(hold="int8", recompute=True)
 """The last resort: weights in 8 bits are rounded more than most checkpoints can bear unseen."""
 
@@ -50,6 +52,11 @@ TOUCH_PLAIN = 4.0
 """How many times that plain torch takes."""
 CALL_SECONDS = 3.0e-4
 """Core-seconds per layer and pass for what does not grow with the tokens."""
+READY_SECONDS = {"fp32": 1.0e-9, "bf16": 2.0e-10}
+"""Core-seconds per weight and product until it can be multiplied, by the format of products: what a pass of
+few tokens costs (58 to 1,024 tokens, matrices of SmolLM2-135M, two Zen 5 cores)."""
+NARROW_ATTENTION = 0.4
+"""Share of the time of attention by row that is left where factors are rounded to 16 bits."""
 DOCUMENT_SECONDS = 4.0e-5
 """Core-seconds per layer and document for attention by document."""
 ADAM_SECONDS = 4.9e-9
@@ -176,11 +183,12 @@ def step_seconds(
     above = _above(spec, work)
     flops = token_flops(spec, work, rows, again=again, form=form)
     rate = gemm_rate(machine)
-    half = machine.bf16_flops if precision == "bf16" else None
+    half = machine.bf16_flops if precision == "bf16" and not work.foreign else None
     attention = tokens * _attention_flops(spec, work, rows, again=again, form=form)
     products = PRODUCTS * (tokens * flops - attention) / (half or rate)
-    # Attention by row stays in float32, and is slower than large products.
-    products += attention * attention_slowness(round(rows.tokens) or 1) / rate
+    # Attention by row is slower than large products.
+    attended = attention * attention_slowness(round(rows.tokens) or 1) / rate
+    products += attended * (NARROW_ATTENTION if half and fused else 1.0)
     once = (0 if again else 1 - above) + (above if form.recompute else 0)
     floats = tokens * spec.layers * (above + once / 3)
     floats *= 14 * spec.width + 10 * spec.q_width + 10 * spec.ffn_width
@@ -188,7 +196,9 @@ def step_seconds(
     passes = max(1, -(-int(tokens) // micro))
     calls = spec.layers * (passes * CALL_SECONDS + batch * DOCUMENT_SECONDS)
     widened = passes * spec.matrix_parameters() * (2 * above + once)
-    apart = touched + calls + widened * WIDEN_SECONDS[form.hold] + work.trained * ADAM_SECONDS * processes
+    ready = READY_SECONDS["bf16" if half else "fp32"] * (widened + passes * spec.head_flops())
+    widening = 0.0 if half and form.hold == "bf16" else widened * WIDEN_SECONDS[form.hold]
+    apart = touched + calls + ready + widening + work.trained * ADAM_SECONDS * processes
     seconds = products + apart / machine.cores
     if form.hold != "disk":
         return seconds
@@ -249,7 +259,15 @@ def micro_tokens(spec: ModelSpec, work: Work, room: int | None, form: Form = PLA
 
 
 def choose_form(
-    spec: ModelSpec, work: Work, rows: Rowful, machine: Machine, *, batch: int, room: int, may: Sequence[Form]
+    spec: ModelSpec,
+    work: Work,
+    rows: Rowful,
+    machine: Machine,
+    *,
+    batch: int,
+    room: int,
+    may: Sequence[Form],
+    precision: str = "fp32",
 ) -> tuple[Form, float]:
     """Chooses the quickest form in which the longest row can be trained on; else the smallest.
 
@@ -261,14 +279,16 @@ def choose_form(
         batch: rows of a step.
         room: bytes of one process.
         may: forms to choose from; `SMALLEST` among them only where no other fits, then `STREAMED`.
+        precision: of the products.
 
     Returns:
-        The form, and its time over that of the plain one with memory for it.
+        The form, and its time over that of the first one with memory for it.
     """
 
     def seconds(form: Form, room: int | None) -> float:
         micro = micro_tokens(spec, work, room, form)
         sizes: dict[str, Any] = {"batch": batch, "micro": micro, "fused": machine.compiler}
+        sizes["precision"] = precision
         return step_seconds(spec, work, rows, machine, **sizes, form=form)
 
     fits = [form for form in may if fitting_tokens(spec, work, room, form) >= rows.longest]
@@ -278,7 +298,7 @@ def choose_form(
         chosen = min(fits, key=lambda form: seconds(form, room))
     else:
         chosen = min(may, key=lambda form: peak_bytes(spec, work, tokens=rows.longest, form=form))
-    return chosen, seconds(chosen, room) / seconds(PLAIN, None)
+    return chosen, seconds(chosen, room) / seconds(HALF if precision == "bf16" else PLAIN, None)
 
 
 def trial_steps(planned: float, rows: float, batch: int, ways: int) -> int:

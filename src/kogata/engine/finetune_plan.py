@@ -60,6 +60,7 @@ def plan_form(
     batch: int,
     room: int | None,
     foreign: dict[str, Any] | None = None,
+    precision: str = "fp32",
 ) -> tuple[costs.Form, str]:
     """Chooses what is done to fit the memory, and says what it costs.
 
@@ -72,6 +73,7 @@ def plan_form(
         batch: rows of a step.
         room: bytes of one process; None: no budget.
         foreign: what is known of a model that runs in transformers' module.
+        precision: of the products.
 
     Raises:
         RecipeError: weights that are trained or merged are to be held in fewer bits, or those of a model
@@ -98,16 +100,24 @@ def plan_form(
     again = [False, True] if settings.recompute == "auto" else [settings.recompute]
     again = again if known else [False]
     holds: list[costs.Hold] = ["fp32", "bf16"] if narrow else ["fp32"]
+    half = narrow and foreign is None and precision == "bf16"
+    if half:
+        holds = ["bf16"]
     if settings.hold != "auto":
         holds = [settings.hold]
     may = [costs.Form(hold=hold, recompute=one) for one in again for hold in holds]
+    as_used = "frozen weights are held as they are multiplied, in 16 bits"
     if room is None:
-        return may[0], "no memory budget binds"
+        return may[0], as_used if half and may[0] == costs.HALF else "no memory budget binds"
     if settings.hold == "auto" and narrow and again[-1]:
         may += [costs.SMALLEST, costs.STREAMED]
-    form, price = costs.choose_form(spec, work, rows, machine, batch=batch, room=room, may=may)
+    form, price = costs.choose_form(
+        spec, work, rows, machine, batch=batch, room=room, may=may, precision=precision
+    )
     if form == costs.PLAIN:
         return form, "the memory allows it"
+    if half and form == costs.HALF:
+        return form, as_used
     return form, f"to fit {format_bytes(room)}; steps take {100 * (price - 1):.0f} % longer"
 
 

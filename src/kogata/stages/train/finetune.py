@@ -162,7 +162,10 @@ class Finetune(Stage):
                 spec, work, rows.rows * changes.get("epochs", self.epochs or 0)
             )
             changes["batch"] = batch
-        sizes: Any = {"batch": batch, "room": room, "foreign": foreign}
+        products, reason = precision.choose(self.precision, machine, "train.finetune", proven=not foreign)
+        if reason:
+            changes["precision"], reasons["precision"] = products, reason
+        sizes: Any = {"batch": batch, "room": room, "foreign": foreign, "precision": products}
         form, reason = plan_form(self, spec, work, rows, machine, **sizes)
         for name in ("hold", "recompute"):
             if getattr(self, name) == "auto":
@@ -176,9 +179,6 @@ class Finetune(Stage):
             changes["context"] = most
         if self.warmup == "auto":
             reasons["warmup"] = "a twentieth of the steps"
-        products, reason = precision.choose(self.precision, machine, "train.finetune", proven=False)
-        if reason:
-            changes["precision"], reasons["precision"] = products, reason
         if self.checkpoint_every == "auto":
             reasons["checkpoint_every"] = "half a minute's work is the most a kill can cost"
         stage = self.model_copy(update=changes)

@@ -62,6 +62,8 @@ DOCUMENT_SECONDS = 4.0e-5
 ADAM_SECONDS = 4.9e-9
 MICRO = 1024
 """Tokens of one forward pass where memory does not bind: more are no faster, and take more memory."""
+AHEAD_TOKENS = 512
+"""Of several steps that go through frozen layers together: more are hardly quicker."""
 LEAST_TOKENS = 64
 """Of a pass, and of a row that is trained on, however small the room."""
 ROOM = 0.93
@@ -111,6 +113,8 @@ class Rowful:
     trained: float
     """Of one row, tokens with a loss."""
     longest: int
+    below: float = 1.0
+    """Share of the tokens that frozen lower layers compute: what rows begin with counts once a block."""
 
 
 def guess_rows(examples: Facts, split: str, vocab_size: int | None, context: int) -> Rowful:
@@ -143,7 +147,7 @@ def token_flops(
 ) -> float:
     """Counts one token's training; `again`: the frozen layers' outputs are at hand."""
     above = _above(spec, work)
-    forward = (above if again else 1.0) + (above if form.recompute else 0.0)
+    forward = (above if again else above + (1 - above) * rows.below) + (above if form.recompute else 0.0)
     blocks = 2.0 * spec.matrix_parameters() * (forward + above)
     attention = _attention_flops(spec, work, rows, again=again, form=form)
     share = rows.trained / max(1.0, rows.tokens)
@@ -194,8 +198,13 @@ def step_seconds(
     floats *= 14 * spec.width + 10 * spec.q_width + 10 * spec.ffn_width
     touched = floats * TOUCH_SECONDS * (1.0 if fused else TOUCH_PLAIN)
     passes = max(1, -(-int(tokens) // micro))
-    calls = spec.layers * (passes * CALL_SECONDS + batch * DOCUMENT_SECONDS)
-    widened = passes * spec.matrix_parameters() * (2 * above + once)
+    # Frozen lower layers take the rows of several small steps together.
+    lower = min(1.0, tokens / AHEAD_TOKENS) if work.first > 0 and processes == 1 else 1.0
+    each = above + (1 - above) * lower
+    calls = spec.layers * (passes * each * CALL_SECONDS + batch * DOCUMENT_SECONDS)
+    widened = (
+        passes * spec.matrix_parameters() * (2 * above + (once - (1 - above) * (1 - lower) * (not again)))
+    )
     ready = READY_SECONDS["bf16" if half else "fp32"] * (widened + passes * spec.head_flops())
     widening = 0.0 if half and form.hold == "bf16" else widened * WIDEN_SECONDS[form.hold]
     apart = touched + calls + ready + widening + work.trained * ADAM_SECONDS * processes

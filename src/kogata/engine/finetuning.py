@@ -122,6 +122,8 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
         settings = settings.model_copy(update={"top": top})
     ready = made(settings)
     decoder, tuning, work, packed = ready.decoder, ready.tuning, ready.work, ready.packed
+    if tuning.first > 0 and not padded:
+        sampler.look_ahead()
     outputs = _kept_outputs(job, bench, packed, rows, tuning.first, length, group)
     with products_in(job.precision):
         lr = tries.rate(ready, usual) if job.lr is None else job.lr
@@ -294,11 +296,12 @@ def _whole(rows: Rows, job: Finetuning) -> float:
 
 def _sizes(rows: Rows, job: Finetuning) -> costs.Rowful:
     """Measures the rows as they are computed: what all begin with counts once in a pass."""
-    tokens = (int(rows.offsets[-1]) - len(rows)) / len(rows)
-    together = max(1.0, min(float(job.batch), job.micro / tokens))
+    tokens, shared = (int(rows.offsets[-1]) - len(rows)) / len(rows), rows.shared(range(len(rows)))
+    once = tokens - shared * (1 - 1 / max(1.0, min(float(job.batch), job.micro / tokens)))
     return costs.Rowful(
         rows=len(rows),
-        tokens=tokens - rows.shared(range(len(rows))) * (1 - 1 / together),
+        tokens=once,
+        below=min(1.0, (tokens - shared * (1 - tokens / costs.AHEAD_TOKENS)) / once),
         trained=int((rows.weights > 0).sum()) / len(rows),
         longest=rows.longest,
     )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kogata.engine.frozen import KeptOutputs
-from kogata.engine.rows import PackedBatch
+from kogata.engine.rows import Block, PackedBatch
 from kogata.engine.sampler import Batch
 from kogata.nn.decoder import Decoder
 from kogata.nn.fused import FusedHidden
@@ -83,6 +83,8 @@ class TrainedTokens:
 
     def __init__(self, packed: PackedHidden, first: int = -1, kept: KeptOutputs | None = None) -> None:
         self.packed, self.first, self.kept = packed, first, kept
+        self._ahead: dict[int, Tensor] = {}
+        """What the lower layers made of the rows of a block of steps."""
         self.mixtures = mixtures(packed.decoder)
 
     def __call__(self, batch: Batch, scale: float) -> Tensor:
@@ -118,6 +120,8 @@ class TrainedTokens:
         packed, kept, ids, ends = self.packed, self.kept, batch.inputs[0], batch.documents[0]
         if self.first <= 0:
             return packed.decoder.embed(ids)
+        if batch.block is not None:
+            return self._from_block(batch, batch.block)
         if kept is None:
             with torch.no_grad():
                 return self._frozen(ids, ends, batch.shared)
@@ -142,6 +146,33 @@ class TrainedTokens:
             else:
                 found[at] = kept.read(row).to(ids.device)
         return torch.cat([found[at][shared[at] :] for at in range(len(pieces))])
+
+    def _from_block(self, batch: PackedBatch, block: Block) -> Tensor:
+        """Gives what enters the lowest trained layer, the frozen ones computed for all rows of a block."""
+        kept, device = self.kept, batch.inputs.device
+        needed = {
+            row for row, again in zip(batch.rows, batch.again, strict=True) if kept is None or not again
+        }
+        if not needed <= self._ahead.keys():
+            fresh = zip(block.rows, block.again, strict=True)
+            rows = list(dict.fromkeys(row for row, again in fresh if kept is None or not again))
+            whole = block.of.pack(rows)
+            assert whole.documents is not None
+            ends, shared = whole.documents[0], whole.shared
+            with torch.no_grad():
+                x = self._frozen(whole.inputs[0].to(device), ends, shared)
+            self._ahead = {}
+            for row, start, stop in zip(rows, [0, *ends[:-1]], ends, strict=True):
+                found = torch.cat([x[:shared], x[start:stop]]) if start else x[:stop].clone()
+                if kept is not None:
+                    kept.write(row, found)
+                    found = kept.rounded(found)
+                self._ahead[row] = found
+        pieces = []
+        for at, row in enumerate(batch.rows):
+            found = self._ahead[row] if row in needed else kept.read(row).to(device)  # type: ignore[union-attr]
+            pieces.append(found[batch.shared if at else 0 :])
+        return torch.cat(pieces)
 
     def _frozen(self, ids: Tensor, ends: list[int], shared: int) -> Tensor:
         return self.packed.blocks(self.packed.decoder.embed(ids), ends, 0, self.first, shared=shared)

@@ -9,10 +9,21 @@ from typing import Any
 import numpy as np
 import torch
 
+from kogata.engine.finetune_costs import AHEAD_TOKENS
 from kogata.engine.sampler import Batch, StepBatch, shuffled
 
 LEAST_SHARED = 8
 """Inputs that rows must begin with in common for these to be computed once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Rows of some steps that follow each other, which frozen layers may take at once."""
+
+    of: Rows
+    rows: tuple[int, ...]
+    again: tuple[bool, ...]
+    """Whether the row was taken in an earlier pass through the data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +39,8 @@ class PackedBatch(Batch):
     """Whether the row was taken in an earlier pass through the data."""
     shared: int = 0
     """Inputs that all rows begin with, laid out in the first one alone."""
+    block: Block | None = None
+    """The steps around this one; None: each goes through frozen layers by itself."""
 
 
 class Rows:
@@ -92,7 +105,9 @@ class Rows:
             first = first[: differs[0]] if len(differs) else first
         return len(first) if len(first) >= LEAST_SHARED else 0
 
-    def pack(self, rows: Sequence[int], again: Sequence[bool] | None = None) -> PackedBatch:
+    def pack(
+        self, rows: Sequence[int], again: Sequence[bool] | None = None, block: Block | None = None
+    ) -> PackedBatch:
         """Lays rows end to end, what they begin with in common once."""
         inputs, targets, weights, ends = [], [], [], []
         shared = self.shared(rows)
@@ -111,6 +126,7 @@ class Rows:
             rows=tuple(rows),
             again=tuple(again) if again is not None else (False,) * len(rows),
             shared=shared,
+            block=block,
         )
 
     def parts(self, rows: Sequence[int], micro: int) -> list[list[int]]:
@@ -149,6 +165,20 @@ class RowSampler:
         self.by_length = by_length
         self.rows, self.batch, self.micro, self.seed = rows, batch, micro, seed
         self.taken = 0
+        self.ahead = 1
+        """Steps whose rows go through frozen layers together."""
+        self._block: tuple[int, Block] | None = None
+
+    def look_ahead(self) -> None:
+        """Lets the rows of as many steps as are small enough go through frozen layers together.
+
+        A block's borders follow from the place in the order alone: a run that was killed within one and
+        resumed computes it whole again, and so the same.
+        """
+        inputs = (int(self.rows.offsets[-1]) - len(self.rows)) / len(self.rows)
+        own = inputs - self.rows.shared(range(len(self.rows)))
+        most = min(self.micro, AHEAD_TOKENS)
+        self.ahead = max(1, int(most / (self.batch * max(1.0, own))))
 
     @property
     def epochs(self) -> float:
@@ -170,8 +200,9 @@ class RowSampler:
         chosen = self.order(numbers)
         own = slice(len(chosen) * rank // world, len(chosen) * (rank + 1) // world)
         again = [number >= len(self.rows) for number in numbers]
+        block = self._block_of(numbers.start) if self.ahead > 1 and world == 1 else None
         return StepBatch(
-            parts=self._parts(chosen[own], again[own]),
+            parts=self._parts(chosen[own], again[own], block),
             count=float(sum(self.rows.weight(row) for row in chosen)),
             tokens=int(sum(self.rows.whole[row] for row in chosen)),
         )
@@ -185,11 +216,21 @@ class RowSampler:
             chosen.append(int(shuffled(np.array([place]), size, self.seed * 1_000_003 + epoch)[0]))
         return chosen
 
-    def _parts(self, rows: list[int], again: list[bool]) -> Iterator[PackedBatch]:
+    def _block_of(self, number: int) -> Block:
+        """Gives the steps around the one that begins at a place of the order."""
+        size = self.ahead * self.batch
+        start = number // size * size
+        if self._block is None or self._block[0] != start:
+            numbers = range(start, start + size)
+            again = tuple(one >= len(self.rows) for one in numbers)
+            self._block = start, Block(of=self.rows, rows=tuple(self.order(numbers)), again=again)
+        return self._block[1]
+
+    def _parts(self, rows: list[int], again: list[bool], block: Block | None) -> Iterator[PackedBatch]:
         if not rows:
             return
         if self.by_length:
             order = sorted(range(len(rows)), key=lambda at: self.rows.inputs(rows[at]))
             rows, again = [rows[at] for at in order], [again[at] for at in order]
         for part in self.rows.parts(rows, self.micro):
-            yield self.rows.pack([rows[at] for at in part], [again[at] for at in part])
+            yield self.rows.pack([rows[at] for at in part], [again[at] for at in part], block)

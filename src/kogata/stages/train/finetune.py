@@ -111,7 +111,7 @@ class Finetune(Stage):
     hold: Literal["auto", "fp32", "bf16", "int8", "disk"] = Field(
         default="auto",
         description="how the frozen weights of an adapter lie in memory, widened layer by layer as they are "
-        "used; disk: in 16 bits in a file, read layer by layer; auto: fp32 where the memory allows it",
+        "used; disk: in 16 bits in a file; auto: bf16 where products are, else fp32 where there is room",
     )
     recompute: Literal["auto"] | bool = Field(
         default="auto",

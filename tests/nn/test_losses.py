@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from kogata.nn import losses
 from kogata.nn.kernels import Kernels
 from kogata.nn.losses import chunk_rows, linear_cross_entropy
+from kogata.nn.products import rounded_products
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +81,21 @@ def test_a_batch_without_counting_tokens_has_no_gradient() -> None:
     loss = linear_cross_entropy(hidden, weight, targets, torch.zeros_like(weights))
     loss.backward()
     assert float(loss.detach()) == 0.0 and weight.grad is not None and not weight.grad.any()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("rows", [3, 64, 130])
+def test_rounded_products_give_nearly_the_same_at_any_number_of_rows(rows: int, weighted: bool) -> None:
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(rows, 16, requires_grad=True), torch.randn(50, 16, requires_grad=True)
+    targets = torch.randint(0, 50, (rows,))
+    counts = torch.rand(rows) + 0.1 if weighted else None
+    found = []
+    for narrow in (False, True):
+        with rounded_products(narrow):
+            loss = linear_cross_entropy(hidden, weight, targets, counts)
+            found.append((float(loss.detach()), *torch.autograd.grad(loss, (hidden, weight))))
+    (plain, *wide), (rounded, *grads) = found
+    assert rounded == pytest.approx(plain, rel=1e-5)
+    for one, other in zip(wide, grads, strict=True):
+        assert one.shape == other.shape and (one - other).norm() < 0.01 * one.norm()

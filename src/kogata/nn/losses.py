@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from kogata.nn.kernels import Kernels
-from kogata.nn.products import factor, frozen_factor, rounds
+from kogata.nn.products import EVEN, factor, frozen_factor, rounds
 
 CHUNK_BYTES = 8 * 2**20
 """Logits held at once. Measured at 2,048 x 192 x 4,096 on two Zen 3 cores: 4 to 8 MiB (they stay in the
@@ -65,15 +66,24 @@ class _LinearCrossEntropy(torch.autograd.Function):
         soft: SoftTargets | None,
     ) -> Tensor:
         need_hidden, need_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        narrow, given = rounds(hidden), hidden.shape[0]
+        if narrow and given % EVEN and losses is None and soft is None:
+            more = -given % EVEN
+            weights = hidden.new_ones(given) if weights is None else weights
+            hidden, targets, weights = (
+                pad(hidden, (0, 0, 0, more)),
+                pad(targets, (0, more)),
+                pad(weights, (0, more)),
+            )
         rows, width = hidden.shape
         vocab = weight.shape[0]
         step = chunk_rows(rows, vocab)
+        step = -(-step // EVEN) * EVEN if narrow else step
         held = hidden.new_empty(min(step, max(rows, 1)), vocab)
         grad_hidden = torch.empty_like(hidden) if need_hidden else None
         # Kept as [D, V]: each chunk then adds a product whose large operand is read in its own order.
         grad_weight = weight.new_zeros(width, vocab) if need_weight else None
         total = hidden.new_zeros((), dtype=torch.float64)
-        narrow = rounds(hidden)
         # Logits come out of a product in float32; only the gradients' products are rounded to 16 bits.
         head = frozen_factor(weight) if narrow and grad_hidden is not None else weight
         for start in range(0, rows, step):
@@ -106,6 +116,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for grad in (grad_hidden, grad_weight):
             if grad is not None and scale != 1.0:
                 grad.mul_(scale)
+        grad_hidden = None if grad_hidden is None else grad_hidden[:given]
         ctx.grads = grad_hidden, None if grad_weight is None else grad_weight.t()
         return (total * scale).to(hidden.dtype)
 

@@ -21,7 +21,7 @@ from kogata.nn import packed_narrow
 from kogata.nn.attention.full import Mixer
 from kogata.nn.decoder import Block, Decoder
 from kogata.nn.kernels import MOST_HEAD, Kernels
-from kogata.nn.products import rounds, through
+from kogata.nn.products import EVEN, rounds, through
 
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -115,6 +115,15 @@ class PackedHidden:
             return y if keep is None else y.index_select(0, keep)
         memory, ahead = self._memory()
         positions = positions_of(ends, shared).to(x.device) + ahead
+        wanted = len(x) if keep is None else len(keep)
+        if rounds(x) and wanted:
+            more = -len(x) % EVEN
+            if more:
+                # One document more, of zeros, that no other sees.
+                x, ends = torch.nn.functional.pad(x, (0, 0, 0, more)), [*ends, len(x) + more]
+                positions = torch.nn.functional.pad(positions, (0, more))
+            if keep is not None:
+                keep = torch.cat([keep, keep[:1].expand(-len(keep) % EVEN)])
         spec = decoder.spec
         half = spec.head_dim // 2
         cos, sin = decoder.rope(0, len(positions), positions)
@@ -125,7 +134,7 @@ class PackedHidden:
             facts = self._heads(turn if spec.has_rope(layer) else None, ends, shared)
             own = None if memory is None else memory[layer]
             x = self._run(self._block, x, blocks[layer], facts, rows, own)
-        return x
+        return x[:wanted]
 
     def _plain(self, x: Tensor, ends: list[int], first: int, last: int, shared: int) -> Tensor:
         back = None

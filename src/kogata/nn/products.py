@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 NARROW = torch.bfloat16
+EVEN = 64
+"""Whoever has another number of rows each time makes it a multiple of this: for each number of rows oneDNN
+makes a product of its own and keeps its scratch, as large as the weight, in a cache of a thousand."""
 
 
 class _Format:

@@ -82,8 +82,15 @@ class _Linear(torch.autograd.Function):
         return gx, product(g.t(), flat) if need_weight else None, wide.sum(0) if need_bias else None
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Computes x · weightᵀ + bias for x [..., in], with rounded factors where these are asked for."""
+    if rounds(x):
+        return _Linear.apply(x, weight, bias)
+    return nn.functional.linear(x, weight, bias)
+
+
 def through(layer: nn.Module, x: Tensor) -> Tensor:
     """Applies a layer to x [..., in]; a plain linear one with rounded factors where these are asked for."""
     if rounds(x) and type(layer) is nn.Linear:
-        return _Linear.apply(x, layer.weight, layer.bias)
+        return linear(x, layer.weight, layer.bias)
     return layer(x)

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from kogata.nn.shapes import bound_shapes
+
 NARROW = torch.bfloat16
 
 
@@ -25,6 +27,8 @@ class _Format:
 @contextmanager
 def rounded_products(rounds: bool = True) -> Iterator[None]:
     """Rounds the factors of the products of a `with` block, on a processor."""
+    if rounds:
+        bound_shapes()
     before = _Format.rounds
     _Format.rounds = rounds
     try:

@@ -1,9 +1,13 @@
 """Products of rounded factors: what is rounded, where, and that nothing is outside the block that asks."""
 
+import os
+
+import pytest
 import torch
 
 from kogata.engine.precision import products_in
 from kogata.nn.products import NARROW, factor, product, rounded_products, rounds
+from kogata.nn.shapes import KEPT_SHAPES
 
 
 def test_factors_are_rounded_within_the_block_alone() -> None:
@@ -32,3 +36,17 @@ def test_the_format_of_a_stage_decides() -> None:
         with products_in(precision):
             assert rounds() is narrow
     assert not rounds()
+
+
+def test_the_code_of_few_shapes_is_kept_unless_the_user_says_how_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.setenv(name, "7")
+    with rounded_products():
+        assert os.environ[name] == "7"
+    monkeypatch.delenv(name)
+    with rounded_products(False):
+        assert name not in os.environ
+    with rounded_products():
+        assert os.environ[name] == str(KEPT_SHAPES)

@@ -12,6 +12,7 @@ from kogata.engine.costs import TORCH_BYTES, gemm_rate
 from kogata.engine.finetune._common import Work
 from kogata.engine.pieces import guess_tokens
 from kogata.nn.mixers import attention_slowness
+from kogata.nn.shapes import KEPT_SHAPES
 from kogata.nn.spec import ModelSpec
 
 Hold = Literal["fp32", "bf16", "int8", "disk"]
@@ -82,6 +83,8 @@ EXTRA_BYTES = 60 * 2**20
 """Of transformers' tokenizer, the rows, and what the allocator keeps, beyond what `TORCH_BYTES` has."""
 FOREIGN_BYTES = 100 * 2**20
 """Of transformers' modules and what they load."""
+NARROW_BYTES = round(0.64 * 2**20)
+"""Of the code that products of 16-bit factors are computed with, which is made for each shape and kept."""
 MOMENT = 3.3
 """What a token needs while one layer is computed, over the largest tensors of it: peaks of SmolLM2-135M with
 LoRA at 252, 508 and 996 tokens a pass, with and without activations computed again."""
@@ -237,7 +240,15 @@ def token_bytes(spec: ModelSpec, work: Work, form: Form = PLAIN) -> int:
     return 4 * (layers * kept + moment)
 
 
-def peak_bytes(spec: ModelSpec, work: Work, *, tokens: float, form: Form = PLAIN, processes: int = 1) -> int:
+def peak_bytes(
+    spec: ModelSpec,
+    work: Work,
+    *,
+    tokens: float,
+    form: Form = PLAIN,
+    processes: int = 1,
+    precision: str = "fp32",
+) -> int:
     """Forecasts the peak resident bytes with passes of `tokens` tokens."""
     logits = max(8 * 2**20, 4 * LOGIT_ROWS * spec.vocab_size)
     head = logits + 16 * 2**20
@@ -245,6 +256,9 @@ def peak_bytes(spec: ModelSpec, work: Work, *, tokens: float, form: Form = PLAIN
         head += 8 * spec.vocab_size * spec.width
     own = TORCH_BYTES + EXTRA_BYTES + held_bytes(spec, work, form) + FOREIGN_BYTES * work.foreign
     own += round(tokens * token_bytes(spec, work, form))
+    if precision == "bf16":
+        # The head's weights lie there rounded as well.
+        own += KEPT_SHAPES * NARROW_BYTES + 2 * spec.vocab_size * spec.width
     return processes * (own + head)
 
 
@@ -254,17 +268,21 @@ def pass_tokens(rows: Rowful, batch: int, micro: int) -> int:
     return max(rows.longest, min(micro, round((1.2 if step <= micro else 1.1) * step / -(-step // micro))))
 
 
-def fitting_tokens(spec: ModelSpec, work: Work, room: int, form: Form = PLAIN) -> int:
+def fitting_tokens(
+    spec: ModelSpec, work: Work, room: int, form: Form = PLAIN, precision: str = "fp32"
+) -> int:
     """Counts the tokens of a pass that fit into the room of one process; negative where nothing does."""
-    left = ROOM * room - peak_bytes(spec, work, tokens=0, form=form)
+    left = ROOM * room - peak_bytes(spec, work, tokens=0, form=form, precision=precision)
     return int(left // token_bytes(spec, work, form))
 
 
-def micro_tokens(spec: ModelSpec, work: Work, room: int | None, form: Form = PLAIN) -> int:
+def micro_tokens(
+    spec: ModelSpec, work: Work, room: int | None, form: Form = PLAIN, precision: str = "fp32"
+) -> int:
     """Chooses the tokens of one forward pass: `MICRO`, fewer where the room is small."""
     if room is None:
         return MICRO
-    return max(LEAST_TOKENS, min(MICRO, fitting_tokens(spec, work, room, form)))
+    return max(LEAST_TOKENS, min(MICRO, fitting_tokens(spec, work, room, form, precision)))
 
 
 def choose_form(
@@ -295,12 +313,12 @@ def choose_form(
     """
 
     def seconds(form: Form, room: int | None) -> float:
-        micro = micro_tokens(spec, work, room, form)
+        micro = micro_tokens(spec, work, room, form, precision)
         sizes: dict[str, Any] = {"batch": batch, "micro": micro, "fused": machine.compiler}
         sizes["precision"] = precision
         return step_seconds(spec, work, rows, machine, **sizes, form=form)
 
-    fits = [form for form in may if fitting_tokens(spec, work, room, form) >= rows.longest]
+    fits = [form for form in may if fitting_tokens(spec, work, room, form, precision) >= rows.longest]
     usual = [form for form in fits if form not in (SMALLEST, STREAMED)]
     fits = usual or [form for form in fits if form == SMALLEST] or fits
     if fits:

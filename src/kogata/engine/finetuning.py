@@ -327,7 +327,8 @@ def _say_forecast(
         seconds = (length.steps - later) * step + later * again
         said += f", {format_seconds(seconds)} for {length.steps:,} steps"
     tokens = costs.pass_tokens(_sizes(rows, job), job.batch, job.micro)
-    peak = costs.peak_bytes(spec, work, tokens=tokens, form=job.form, processes=bench.world)
+    sizes: Any = {"form": job.form, "processes": bench.world, "precision": job.precision}
+    peak = costs.peak_bytes(spec, work, tokens=tokens, **sizes)
     bench.log(f"{len(rows):,} rows, {format_count(rows.tokens)} tokens; {said}, {format_bytes(peak)} at most")
 
 

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from kogata.nn.shapes import bound_shapes
+
 NARROW = torch.bfloat16
 EVEN = 64
 """Whoever has another number of rows each time makes it a multiple of this: for each number of rows oneDNN
@@ -28,6 +30,8 @@ class _Format:
 @contextmanager
 def rounded_products(rounds: bool = True) -> Iterator[None]:
     """Rounds the factors of the products of a `with` block, on a processor."""
+    if rounds:
+        bound_shapes()
     before = _Format.rounds
     _Format.rounds = rounds
     try:
@@ -85,8 +89,15 @@ class _Linear(torch.autograd.Function):
         return gx, product(g.t(), flat) if need_weight else None, wide.sum(0) if need_bias else None
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Computes x · weightᵀ + bias for x [..., in], with rounded factors where these are asked for."""
+    if rounds(x):
+        return _Linear.apply(x, weight, bias)
+    return nn.functional.linear(x, weight, bias)
+
+
 def through(layer: nn.Module, x: Tensor) -> Tensor:
     """Applies a layer to x [..., in]; a plain linear one with rounded factors where these are asked for."""
     if rounds(x) and type(layer) is nn.Linear:
-        return _Linear.apply(x, layer.weight, layer.bias)
+        return linear(x, layer.weight, layer.bias)
     return layer(x)

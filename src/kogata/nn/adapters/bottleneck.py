@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kogata.nn.adapters._frozen import OnLinear
+from kogata.nn.products import linear, through
 
 
 class Bottleneck(nn.Module):
@@ -42,7 +43,7 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Computes what is added for x [..., width]."""
-        return self.scale * F.linear(F.relu(F.linear(x, self.down, self.down_bias)), self.up, self.up_bias)
+        return self.scale * linear(F.relu(linear(x, self.down, self.down_bias)), self.up, self.up_bias)
 
 
 class Behind(OnLinear):
@@ -54,7 +55,7 @@ class Behind(OnLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Computes the layer for x [..., in]."""
-        y = self.base(x)
+        y = through(self.base, x)
         return y + self.bottleneck(y)
 
 
@@ -68,7 +69,7 @@ class Entry(OnLinear):
     def forward(self, x: Tensor) -> Tensor:
         """Computes the layer for x [..., in]."""
         self.entered = x
-        return self.base(x)
+        return through(self.base, x)
 
 
 class Beside(OnLinear):
@@ -85,4 +86,4 @@ class Beside(OnLinear):
         (entry,) = self._entry
         entered, entry.entered = entry.entered, None
         assert entered is not None, "the part's first layer was not called"
-        return self.base(x) + self.bottleneck(entered)
+        return through(self.base, x) + self.bottleneck(entered)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kogata.nn.products import through
+
 
 def split(layer: Any, pieces: Sequence[tuple[int, int]]) -> list[nn.Linear]:
     """Gives the pieces of a linear layer; their weights are the same memory.
@@ -76,8 +78,8 @@ class Joined(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Computes y [..., out] of x [..., in]."""
         if len(self.pieces) == 1:
-            return self.pieces[0](x)
-        return torch.cat([piece(x) for piece in self.pieces], -1)
+            return through(self.pieces[0], x)
+        return torch.cat([through(piece, x) for piece in self.pieces], -1)
 
     @property
     def bias(self) -> Tensor | None:

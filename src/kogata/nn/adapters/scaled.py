@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kogata.nn.adapters._frozen import OnLinear
+from kogata.nn.products import through
 
 
 class Scaled(OnLinear):
@@ -43,8 +44,8 @@ class Scaled(OnLinear):
     def forward(self, x: Tensor) -> Tensor:
         """Computes the layer for x [..., in]."""
         if self.pieces is None:
-            return self.base(x * self.factors)
-        return self.base(x) * self._outputs()
+            return through(self.base, x * self.factors)
+        return through(self.base, x) * self._outputs()
 
     @torch.no_grad()
     def merged(self) -> Tensor:

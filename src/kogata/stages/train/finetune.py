@@ -172,7 +172,7 @@ class Finetune(Stage):
                 changes[name], reasons[name] = getattr(form, name), reason
         if self.context == "auto":
             reasons["context"] = f"min(the model's {spec.context}, {MOST_CONTEXT})"
-            fits = most if room is None else costs.fitting_tokens(spec, work, room, form)
+            fits = most if room is None else costs.fitting_tokens(spec, work, room, form, products)
             if room is not None and fits < most:
                 most = max(costs.LEAST_TOKENS, fits // 64 * 64)
                 reasons["context"] = f"what fits into {format_bytes(room)}"
@@ -237,7 +237,7 @@ class Finetune(Stage):
         (spec, _), form = self._spec(facts), self._chosen()
         work = self._work(facts)
         rows = costs.guess_rows(_examples(facts), "train", model.get("vocab_size"), self.context)
-        micro = costs.micro_tokens(spec, work, _room(share), form)
+        micro = costs.micro_tokens(spec, work, _room(share), form, self.precision)
         sizes: dict[str, Any] = {"batch": self.batch, "micro": micro, "form": form}
         sizes |= {"fused": machine.compiler, "processes": share.processes, "precision": self.precision}
         return rows, costs.step_seconds(spec, work, rows, machine, **sizes, again=again)
@@ -249,9 +249,8 @@ class Finetune(Stage):
         (spec, _), examples = self._spec(facts), _examples(facts)
         model = facts["model"]
         assert model is not None and isinstance(self.batch, int) and isinstance(self.context, int)
-        form = self._chosen()
-        work = self._work(facts)
-        micro = costs.micro_tokens(spec, work, _room(share), form)
+        form, work = self._chosen(), self._work(facts)
+        micro = costs.micro_tokens(spec, work, _room(share), form, self.precision)
         rows, first = self._step(facts, machine, share)
         trials = self._trials(facts, machine, share)
         budget = _least(self.time, share.seconds) if self.clocked(share) else None
@@ -270,7 +269,8 @@ class Finetune(Stage):
             most = costs.look_tokens(steps * self.batch * rows.tokens)
             seconds += costs.LOOKS * costs.look_seconds(spec, looked, machine, most)
         most = costs.pass_tokens(rows, self.batch, micro)
-        peak = costs.peak_bytes(spec, work, tokens=most, form=form, processes=share.processes)
+        kept: Any = {"form": form, "processes": share.processes, "precision": self.precision}
+        peak = costs.peak_bytes(spec, work, tokens=most, **kept)
         kind = self.made_kind(facts)
         size = 4 * (spec.parameters() if kind == Kind.MODEL else work.trained)
         made: Facts = {
@@ -335,7 +335,7 @@ class Finetune(Stage):
             lr=None if self.lr == "auto" else self.lr,
             batch=self.batch,
             context=self.context,
-            micro=costs.micro_tokens(spec, self._work(known), _room(bench.share), form),
+            micro=costs.micro_tokens(spec, self._work(known), _room(bench.share), form, self.precision),
             precision=self.precision,
             prompt_weight=self.prompt_weight,
             turns=self.turns,

@@ -1,0 +1,14 @@
+"""How much of the code for products of 16-bit factors is kept. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+
+KEPT_SHAPES = 256
+"""Shapes of products whose code is kept. A pass has about 26 for its tokens, 5 for each length of row.
+Each takes 0.64 MiB, so the library's own bound of 1,024 let a run on rows of many lengths grow on and on."""
+
+
+def bound_shapes() -> None:
+    """Sets the bound, unless the user did; it counts from a process's first such product on."""
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KEPT_SHAPES))

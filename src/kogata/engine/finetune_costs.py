@@ -364,12 +364,21 @@ def look_tokens(planned: float) -> int:
     return int(min(MOST_LOOK, max(LEAST_LOOK, LOOK_SHARE * planned)))
 
 
-def look_seconds(spec: ModelSpec, rows: Rowful, machine: Machine, most: float) -> float:
+def look_seconds(
+    spec: ModelSpec, rows: Rowful, machine: Machine, most: float, precision: str = "fp32"
+) -> float:
     """Forecasts one look at held-out rows, of `most` tokens where there are so many."""
     tokens = min(most, rows.rows * rows.tokens)
-    return tokens * spec.forward_flops_per_token(round(rows.tokens) or 1) / gemm_rate(machine)
+    half = machine.bf16_flops if precision == "bf16" else None
+    return tokens * spec.forward_flops_per_token(round(rows.tokens) or 1) / (half or gemm_rate(machine))
 
 
-def general_seconds(spec: ModelSpec, machine: Machine) -> float:
+def seconds_around(spec: ModelSpec, machine: Machine, precision: str = "fp32") -> float:
+    """Forecasts what stands around training: reading the model and, twice, the general text."""
+    return STAGE_SECONDS + load_seconds(spec) + 2 * general_seconds(spec, machine, precision)
+
+
+def general_seconds(spec: ModelSpec, machine: Machine, precision: str = "fp32") -> float:
     """Forecasts reading the general text once."""
-    return GENERAL_TOKENS * spec.forward_flops_per_token(256) / gemm_rate(machine)
+    half = machine.bf16_flops if precision == "bf16" else None
+    return GENERAL_TOKENS * spec.forward_flops_per_token(256) / (half or gemm_rate(machine))

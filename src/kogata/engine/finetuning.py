@@ -127,17 +127,17 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
     outputs = _kept_outputs(job, bench, packed, rows, tuning.first, length, group)
     with products_in(job.precision):
         lr = tries.rate(ready, usual) if job.lr is None else job.lr
+        general = _general(job, rendered, packed)
     optimiser = build_optimiser(tuning, lr, job.weight_decay)
     best = None
     schedule: Any = length.schedule(bench, spec, began)
     if isinstance(schedule, TimeSchedule):
-        schedule.reserve += costs.general_seconds(spec, bench.machine)
+        schedule.reserve += costs.general_seconds(spec, bench.machine, job.precision)
     if looked is not None:
         best = KeepBest(lambda: heldout_loss(packed, heldout, looked), tuning.named(), job.patience)
         if isinstance(schedule, TimeSchedule):
             schedule.reserve += costs.look_seconds(spec, _sizes(heldout, job), bench.machine, most)
         schedule = UntilWorse(schedule, best)
-    general = _general(job, rendered, packed)
     _say_forecast(job, bench, spec, work, rows, length, outputs)
     run = Training(
         model=Trained(tuning),
@@ -155,12 +155,12 @@ def _finetune(job: Finetuning, bench: Bench, group: Processes) -> dict[str, Any]
     try:
         with kept(), products_in(job.precision):
             outcome = train(run, bench)
+            forgot = None if general is None else general.end(packed, job.micro)
     finally:
         if outputs is not None:
             outputs.close()
     training = _record(job, bench, outcome, schedule, best, rendered, optimiser, length.steps)
-    training |= tries.found
-    training["general"] = None if general is None else general.end(packed, job.micro)
+    training |= {**tries.found, "general": forgot}
     makes = "model" if job.merge or module.MAKES == "model" else "adapter"
     if group.rank == 0:
         _say_outcome(bench, outcome, best)

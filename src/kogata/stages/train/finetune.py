@@ -255,19 +255,19 @@ class Finetune(Stage):
         trials = self._trials(facts, machine, share)
         budget = _least(self.time, share.seconds) if self.clocked(share) else None
         steps = self._steps(rows.rows, rows.tokens)
-        before = costs.STAGE_SECONDS + costs.load_seconds(spec) + work.steps_before * first
-        before += trials.rate_seconds + trials.layer_seconds + 2 * costs.general_seconds(spec, machine)
+        before = costs.seconds_around(spec, machine, self.precision) + work.steps_before * first
+        before += trials.rate_seconds + trials.layer_seconds
         if budget is not None:
             steps = max(1, int((budget - before) / first))
             seconds = budget
         else:
             assert steps is not None
-            _, again = self._step(facts, machine, share, again=True)
+            again = self._step(facts, machine, share, again=True)[1]
             once = min(steps, -(-rows.rows // self.batch)) if work.first > 0 else steps
             seconds = before + once * first + (steps - once) * again
             looked = costs.guess_rows(examples, "heldout", model.get("vocab_size"), self.context)
             most = costs.look_tokens(steps * self.batch * rows.tokens)
-            seconds += costs.LOOKS * costs.look_seconds(spec, looked, machine, most)
+            seconds += costs.LOOKS * costs.look_seconds(spec, looked, machine, most, self.precision)
         most = costs.pass_tokens(rows, self.batch, micro)
         kept: Any = {"form": form, "processes": share.processes, "precision": self.precision}
         peak = costs.peak_bytes(spec, work, tokens=most, **kept)

@@ -92,7 +92,7 @@ class Select(Stage):
     [coreset.json:pools.clean.verdict.random.against_full.mean:+.3f]. Of instruction rows with a quarter noise
     88% [instruct-noise.json:noise.caught:.0%] of it is found, 7%
     [instruct-noise.json:noise.alarms:.0%] of the sound rows go; training on what is kept took 55%
-    [instruct-train.json:train.verdict.selected.time_share:.0%] of the time of training on all and ended +0.027
+    [instruct-train.json:train.verdict.selected.time_share:.0%] of the time of all rows and ended +0.027
     [instruct-train.json:train.verdict.selected.loss_gap.mean:+.3f] nats worse on clean rows (3 seeds).
     """
 

@@ -48,7 +48,8 @@ class Classify(Stage):
     Source: SetFit (arXiv 2209.11055), probe before fine-tuning (arXiv 2202.10054).
     Measured here: banking77 with MiniLM, 8 rows of each of 77 labels, 150 s of one core, 5 seeds: `auto` kept
         the probe, 4.3 [classify.json:summary.few.mean_points_over_setfit:.1f] points more accurate than
-        SetFit in the time the probe took.
+        SetFit in the time the probe took. With all rows and 15 minutes it kept it as well: 0.923
+        [classify.json:full.0.auto.accuracy:.3f].
     """
 
     takes: ClassVar[Mapping[str, Slot]] = {

@@ -6,23 +6,18 @@ float32; the file is read, not mapped, because pages of a mapped file count as t
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
-from kogata.core.errors import DataError
 from kogata.engine.adapters import Fingerprint, fingerprint
-from kogata.engine.convert import fill, load_spec
+from kogata.engine.convert import fill, load_spec, tensor_reader
 from kogata.engine.finetune_costs import Hold
 from kogata.engine.foreign import load_any
 from kogata.engine.heap import trim
 from kogata.engine.hf_config import try_spec
-from kogata.engine.hf_folder import read_config, safetensors_head, weight_files
+from kogata.engine.hf_folder import read_config
 from kogata.engine.layered import Layers
 from kogata.engine.load import Foreign
 from kogata.engine.streamed import Stream
@@ -30,7 +25,6 @@ from kogata.nn.decoder import Block, Decoder
 from kogata.nn.held import Bfloat16, HeldLinear, Int8
 
 FORMS = {"bf16": Bfloat16, "int8": Int8}
-_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def load_base(
@@ -57,10 +51,10 @@ def load_base(
     if try_spec(read_config(folder)) is None:
         from kogata.engine.foreign_held import load_held
 
-        return load_held(folder, *_reader(folder), hold, stream, recompute)
+        return load_held(folder, *tensor_reader(folder), hold, stream, recompute)
     decoder = Decoder(load_spec(folder), seed=None)
     blocks, mark = decoder.layers(), Fingerprint()
-    names, get = _reader(folder)
+    names, get = tensor_reader(folder)
     narrowed = 0
 
     def done(name: str, tensor: Tensor) -> None:
@@ -89,30 +83,3 @@ def _narrow(block: Block, hold: Hold, stream: Stream | None) -> None:
         setattr(part, name, HeldLinear(one, layer.bias, layer.in_features, layer.out_features))
     del parts, linear, weights
     trim()
-
-
-def _reader(folder: Path) -> tuple[set[str], Callable[[str], Tensor]]:
-    """Lists the tensors of a folder, and gives what reads one."""
-    files = weight_files(folder)
-    entries: dict[str, tuple[Path, int, dict[str, Any]]] = {}
-    for path in set(files.values()):
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-        for name, entry in safetensors_head(path).items():
-            entries[name] = path, 8 + length, entry
-
-    def get(name: str) -> Tensor:
-        path, base, entry = entries[name]
-        kind = _TYPES.get(entry["dtype"])
-        if kind is None:
-            raise DataError(
-                "the weights are of a type that cannot be read here",
-                where=f"{path}: {name}",
-                found=entry["dtype"],
-                expected=", ".join(_TYPES),
-            )
-        start, stop = entry["data_offsets"]
-        data = np.fromfile(path, dtype=np.uint8, count=stop - start, offset=base + start)
-        return torch.from_numpy(data).view(kind).view(entry["shape"])
-
-    return set(entries), get

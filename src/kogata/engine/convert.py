@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from kogata.engine.hf_folder import (
     copy_file,
     copy_tokenizer,
     read_config,
+    safetensors_head,
     special_id,
     weight_files,
     write_json,
@@ -26,6 +28,7 @@ from kogata.engine.hf_hybrids import CODE
 from kogata.nn.decoder import Decoder
 from kogata.nn.spec import ModelSpec
 
+_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _LAYERS = {
     "mixer_norm": "input_layernorm",
     "ffn_norm": "post_attention_layernorm",
@@ -160,20 +163,40 @@ def load_decoder(folder: str | Path) -> Decoder:
     Raises:
         DataError: the folder is no model, is damaged, or our decoder cannot express it.
     """
-    from safetensors import safe_open
-
     folder = Path(folder)
     decoder = Decoder(spec_from_config(read_config(folder)), seed=None)
+    names, get = tensor_reader(folder)
+    return fill(decoder, names, get, str(folder))
+
+
+def tensor_reader(folder: Path) -> tuple[set[str], Callable[[str], Tensor]]:
+    """Lists the tensors of a folder, and gives what reads one.
+
+    Each is read into memory of its own: of a mapped file every page that was looked at would count as held.
+    """
     files = weight_files(folder)
-    open_files: dict[Path, Any] = {}
+    entries: dict[str, tuple[Path, int, dict[str, Any]]] = {}
+    for path in set(files.values()):
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+        for name, entry in safetensors_head(path).items():
+            entries[name] = path, 8 + length, entry
 
     def get(name: str) -> Tensor:
-        path = files[name]
-        if path not in open_files:
-            open_files[path] = safe_open(path, framework="pt")
-        return open_files[path].get_tensor(name)
+        path, base, entry = entries[name]
+        kind = _TYPES.get(entry["dtype"])
+        if kind is None:
+            raise DataError(
+                "the weights are of a type that cannot be read here",
+                where=f"{path}: {name}",
+                found=entry["dtype"],
+                expected=", ".join(_TYPES),
+            )
+        start, stop = entry["data_offsets"]
+        data = np.fromfile(path, dtype=np.uint8, count=stop - start, offset=base + start)
+        return torch.from_numpy(data).view(kind).view(entry["shape"])
 
-    return fill(decoder, set(files), get, str(folder))
+    return set(entries), get
 
 
 def save_decoder(

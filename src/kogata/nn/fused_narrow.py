@@ -96,8 +96,8 @@ class Block(torch.autograd.Function):
         z = torch.mm(h, factor(qkv).t())
         if values is not None:
             z[:, -values.shape[1] :] += values
-        *laid, inverse_heads = k.heads_forward(z, gains, facts.turn, rows, facts.heads, facts.eps)
-        y, kept = _narrow.attend(*laid, shape, facts.kernels)
+        qh, kh, vh, inverse_heads = k.heads_forward(z, gains, facts.turn, rows, facts.heads, facts.eps)
+        y, kept = _narrow.attend(qh, kh, vh, shape, facts.kernels)
         ctx.mask = mask_like(x, facts.dropout)
         made, second = feed_forward(ctx, _added(x, y, out, ctx.mask), inner, down, facts)
         ctx.facts, ctx.gains, ctx.shape = facts, gains, shape

@@ -79,7 +79,7 @@ class NarrowKernels:
         """Gives the gradients of z and of the gains, from those of what was laid out."""
         queries, keys, dim = heads
         gz = torch.empty_like(z)
-        sums = (None, None) if gains is None else tuple(map(torch.zeros_like, gains))
+        sums = (None, None) if gains is None else (torch.zeros_like(gains[0]), torch.zeros_like(gains[1]))
         self._call(
             "heads_backward_narrow", *grads, z, gz, inverse, *(gains or (None, None)), *sums,
             *(turn or (None, None)), z.shape[0], tokens, queries, keys, dim,

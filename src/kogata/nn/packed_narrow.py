@@ -27,8 +27,8 @@ def attend(turned: Tensor, z: Tensor, facts: Any) -> tuple[Tensor, list[list[Ten
     y, kept = z.new_empty(z.shape[0], queries, width), []
     for start, stop, before in facts.pieces():
         asked = _by_head(turned[start:stop, :queries]).view(keys, queries // keys, stop - start, width)
-        seen = [_keys(x, start, stop, before) for x in (turned[:, queries:], values)]
-        found, held = _narrow.attend(asked, *seen, _shape(facts, start, stop, before), facts.kernels)
+        k, v = (_keys(x, start, stop, before) for x in (turned[:, queries:], values))
+        found, held = _narrow.attend(asked, k, v, _shape(facts, start, stop, before), facts.kernels)
         y[start:stop].copy_(found.view(stop - start, queries, width))
         kept.append(held)
     return y, kept

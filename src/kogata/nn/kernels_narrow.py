@@ -84,4 +84,4 @@ class NarrowKernels:
             "heads_backward_narrow", *grads, z, gz, inverse, *(gains or (None, None)), *sums,
             *(turn or (None, None)), z.shape[0], tokens, queries, keys, dim,
         )  # fmt: skip
-        return gz, *sums
+        return gz, sums[0], sums[1]

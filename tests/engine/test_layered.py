@@ -46,7 +46,7 @@ def reach(decoder: Foreign) -> tuple[float, Tensor]:
 
 def in_form(folder: Path, hold: Any, recompute: bool) -> tuple[Foreign, str]:
     stream = Stream(folder / f"{hold}.bin") if hold == "disk" else None
-    return load_held(folder, *base_model._reader(folder), hold, stream, recompute)
+    return load_held(folder, *base_model.tensor_reader(folder), hold, stream, recompute)
 
 
 @pytest.mark.parametrize("kind", [*OFTEN, *(pytest.param(one, marks=pytest.mark.slow) for one in RARE)])

@@ -42,7 +42,7 @@ def test_what_is_measured_is_drawn(
     row = {"recall": 0.97}
     results = {
         "long": {
-            "steps": {"lengths": lengths},
+            "steps": {"fp32": {"lengths": lengths}},
             "cache": {"length": 4096, "bytes": {"full": 2**26, "windows": 2**24}},
             "recall": {"with_full": {"full": row}, "without": {"window": {"recall": 0.03}}},
         },

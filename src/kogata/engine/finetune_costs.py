@@ -52,6 +52,8 @@ PRODUCTS = 1.0
 """Time of the products per FLOP, over that of the machine's mean rate."""
 TOUCH_SECONDS = 3.0e-10
 """Core-seconds per float that norms, rotations, gates and sums touch, forward and backward."""
+TOUCH_NARROW = 2.0
+"""How many times that where factors are rounded and products widened."""
 TOUCH_PLAIN = 4.0
 """How many times that plain torch takes."""
 CALL_SECONDS = 3.0e-4
@@ -208,7 +210,7 @@ def step_seconds(
     once = (0 if again else 1 - above) + (above if form.recompute else 0)
     floats = tokens * spec.layers * (above + once / 3)
     floats *= 14 * spec.width + 10 * spec.q_width + 10 * spec.ffn_width
-    touched = floats * TOUCH_SECONDS * (1.0 if fused else TOUCH_PLAIN)
+    touched = floats * TOUCH_SECONDS * (1.0 if fused else TOUCH_PLAIN) * (TOUCH_NARROW if half else 1.0)
     passes = max(1, -(-int(tokens) // micro))
     # Frozen lower layers take the rows of several small steps together.
     lower = min(1.0, tokens / AHEAD_TOKENS) if work.first > 0 and processes == 1 else 1.0

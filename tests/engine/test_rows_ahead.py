@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from kogata.core.receipt import Machine
+from kogata.engine.finetune._common import Work
+from kogata.engine.finetune_costs import Rowful, step_seconds
 from kogata.engine.frozen import KeptOutputs
 from kogata.engine.objectives import TrainedTokens
-from kogata.engine.rows import Rows, RowSampler
+from kogata.engine.rows import PackedBatch, Rows, RowSampler
 from kogata.nn.decoder import Decoder
 from kogata.nn.packed import PackedHidden
 from kogata.nn.spec import ModelSpec
@@ -64,7 +67,7 @@ def test_large_steps_go_by_themselves() -> None:
     sampler.look_ahead()
     assert sampler.ahead == 1
     step = sampler.take()
-    assert all(part.block is None for part in step.parts)
+    assert all(isinstance(part, PackedBatch) and part.block is None for part in step.parts)
 
 
 def test_frozen_layers_run_once_a_block() -> None:
@@ -79,3 +82,40 @@ def test_frozen_layers_run_once_a_block() -> None:
             for part in sampler.take().parts:
                 objective(part, 1.0)
     assert len(calls) == 1
+
+
+def test_each_block_is_computed_by_its_own_rows() -> None:
+    sampler = RowSampler(rows(), batch=2, micro=200, seed=5)
+    sampler.look_ahead()
+    size = sampler.ahead
+    assert 2 * size > len(sampler.rows), "a block has every row, so the next one has none that is new"
+    packed = PackedHidden(Decoder(SPEC, seed=1), None)
+    objective, laid = TrainedTokens(packed, FIRST), []
+    frozen = objective._frozen
+    objective._frozen = lambda *some: laid.append(some[0].tolist()) or frozen(*some)  # type: ignore[method-assign]
+
+    def go(steps: int) -> None:
+        with torch.no_grad():
+            for _ in range(steps):
+                for part in sampler.take().parts:
+                    objective(part, 1.0)
+
+    go(2 * size)
+    assert len(laid) == 2
+    whole, objective = laid.pop(), TrainedTokens(packed, FIRST)
+    objective._frozen = lambda *some: laid.append(some[0].tolist()) or frozen(*some)  # type: ignore[method-assign]
+    sampler.load({"taken": 2 * (size + 1)})
+    go(1)
+    assert laid[1:] == [whole], "resumed within the second block, the same rows lie there in the same order"
+
+
+def test_a_model_in_other_modules_is_not_forecast_to_look_ahead() -> None:
+    machine = Machine(device="cpu", cores=2, gemm_flops=1e11, stream_bytes=1e10)
+    sizes = Rowful(rows=100, tokens=58.0, trained=20.0, longest=90)
+    ours, theirs = (
+        step_seconds(
+            SPEC, Work(trained=100, first=FIRST, foreign=foreign), sizes, machine, batch=2, micro=1024
+        )
+        for foreign in (False, True)
+    )
+    assert ours < theirs

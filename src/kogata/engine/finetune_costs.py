@@ -213,7 +213,8 @@ def step_seconds(
     touched = floats * TOUCH_SECONDS * (1.0 if fused else TOUCH_PLAIN) * (TOUCH_NARROW if half else 1.0)
     passes = max(1, -(-int(tokens) // micro))
     # Frozen lower layers take the rows of several small steps together.
-    lower = min(1.0, tokens / AHEAD_TOKENS) if work.first > 0 and processes == 1 else 1.0
+    ahead = work.first > 0 and processes == 1 and not work.foreign
+    lower = min(1.0, tokens / AHEAD_TOKENS) if ahead else 1.0
     each = above + (1 - above) * lower
     calls = spec.layers * (passes * each * CALL_SECONDS + batch * DOCUMENT_SECONDS)
     widened = (

@@ -83,8 +83,9 @@ class TrainedTokens:
 
     def __init__(self, packed: PackedHidden, first: int = -1, kept: KeptOutputs | None = None) -> None:
         self.packed, self.first, self.kept = packed, first, kept
+        self._block: Block | None = None
         self._ahead: dict[int, Tensor] = {}
-        """What the lower layers made of the rows of a block of steps."""
+        """What the lower layers made of the rows of this block of steps."""
         self.mixtures = mixtures(packed.decoder)
 
     def __call__(self, batch: Batch, scale: float) -> Tensor:
@@ -153,7 +154,8 @@ class TrainedTokens:
         needed = {
             row for row, again in zip(batch.rows, batch.again, strict=True) if kept is None or not again
         }
-        if not needed <= self._ahead.keys():
+        # A row that an earlier block has too is computed in its own: a run resumed there knows no other.
+        if needed and block is not self._block:
             fresh = zip(block.rows, block.again, strict=True)
             rows = list(dict.fromkeys(row for row, again in fresh if kept is None or not again))
             whole = block.of.pack(rows)
@@ -161,7 +163,7 @@ class TrainedTokens:
             ends, shared = whole.documents[0], whole.shared
             with torch.no_grad():
                 x = self._frozen(whole.inputs[0].to(device), ends, shared)
-            self._ahead = {}
+            self._block, self._ahead = block, {}
             for row, start, stop in zip(rows, [0, *ends[:-1]], ends, strict=True):
                 found = torch.cat([x[:shared], x[start:stop]]) if start else x[:stop].clone()
                 if kept is not None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kogata.core.receipt import Machine
 from kogata.nn.ffns import GATED, ffn_matrices
+from kogata.nn.shapes import WEIGHTS_KEPT
 from kogata.nn.spec import ModelSpec
 
 USUAL_FLOPS = 60e9
@@ -25,8 +26,6 @@ Least squares over 14 shapes (widths 64 to 512, 65 to 8,192 ids, windows of 64 t
 tokens a step), two threads on Zen 5 at 224 and 828 GFLOP/s; every shape within 5.6 %."""
 CALL_SECONDS = 0.35e-3
 """Core-seconds per layer and pass for what does not grow with the batch."""
-WEIGHTS_KEPT = 512
-"""Tokens of a window up to which the weights of attention are kept (`nn/attention/_narrow.py`)."""
 ADAM_SECONDS = 4.9e-9
 """Core-seconds per weight that AdamW trains, gradients cleared and checked."""
 MUON = 1.22
@@ -59,8 +58,10 @@ def fuses(spec: ModelSpec) -> bool:
     return spec.ffn in ("swiglu", "relu2") and not (norms or spec.qkv_bias or spec.shared().rank)
 
 
-def gemm_rate(machine: Machine) -> float:
+def gemm_rate(machine: Machine, precision: str = "fp32") -> float:
     """Gives the FLOP/s of matrix products on all cores: small ones share cores less well than large ones."""
+    if precision == "bf16" and machine.bf16_flops:
+        return machine.bf16_flops
     large = machine.gemm_flops or USUAL_FLOPS * machine.cores
     return 0.5 * (large + (machine.gemm_small_flops or large))
 

@@ -221,7 +221,7 @@ def step_seconds(
         passes * spec.matrix_parameters() * (2 * above + (once - (1 - above) * (1 - lower) * (not again)))
     )
     ready = READY_SECONDS["bf16" if half else "fp32"] * (widened + passes * spec.head_flops())
-    widening = 0.0 if half and form.hold == "bf16" else widened * WIDEN_SECONDS[form.hold]
+    widening = 0.0 if half and form.hold in ("bf16", "disk") else widened * WIDEN_SECONDS[form.hold]
     apart = touched + calls + ready + widening + work.trained * ADAM_SECONDS * processes
     seconds = products + apart / machine.cores
     if form.hold != "disk":
@@ -381,8 +381,7 @@ def look_seconds(
 ) -> float:
     """Forecasts one look at held-out rows, of `most` tokens where there are so many."""
     tokens = min(most, rows.rows * rows.tokens)
-    half = machine.bf16_flops if precision == "bf16" else None
-    return tokens * spec.forward_flops_per_token(round(rows.tokens) or 1) / (half or gemm_rate(machine))
+    return tokens * spec.forward_flops_per_token(round(rows.tokens) or 1) / gemm_rate(machine, precision)
 
 
 def seconds_around(spec: ModelSpec, machine: Machine, precision: str = "fp32") -> float:
@@ -392,5 +391,4 @@ def seconds_around(spec: ModelSpec, machine: Machine, precision: str = "fp32") -
 
 def general_seconds(spec: ModelSpec, machine: Machine, precision: str = "fp32") -> float:
     """Forecasts reading the general text once."""
-    half = machine.bf16_flops if precision == "bf16" else None
-    return GENERAL_TOKENS * spec.forward_flops_per_token(256) / (half or gemm_rate(machine))
+    return GENERAL_TOKENS * spec.forward_flops_per_token(256) / gemm_rate(machine, precision)

@@ -121,32 +121,14 @@ class TrainedTokens:
         packed, kept, ids, ends = self.packed, self.kept, batch.inputs[0], batch.documents[0]
         if self.first <= 0:
             return packed.decoder.embed(ids)
-        if batch.block is not None:
-            return self._from_block(batch, batch.block)
-        if kept is None:
-            with torch.no_grad():
-                return self._frozen(ids, ends, batch.shared)
-        pieces = list(zip([0, *ends[:-1]], ends, strict=True))
-        shared = [batch.shared if at else 0 for at in range(len(pieces))]
-        new = [at for at, again in enumerate(batch.again) if not again]
-        found: dict[int, Tensor] = {}
+        if kept is not None or batch.block is not None:
+            block = batch.block
+            if block is None:
+                assert kept is not None
+                block = Block(of=kept.rows, rows=batch.rows, again=batch.again)
+            return self._from_block(batch, block)
         with torch.no_grad():
-            if len(new) == len(pieces):
-                x = self._frozen(ids, ends, batch.shared)
-                for at, (start, stop) in enumerate(pieces):
-                    found[at] = torch.cat([x[: shared[at]], x[start:stop]])
-            elif new:
-                whole = [torch.cat([ids[: shared[at]], ids[slice(*pieces[at])]]) for at in new]
-                sizes = list(map(len, whole))
-                x = self._frozen(torch.cat(whole), torch.tensor(sizes).cumsum(0).tolist(), 0)
-                found = dict(zip(new, x.split(sizes), strict=True))
-        for at, row in enumerate(batch.rows):
-            if at in found:
-                kept.write(row, found[at])
-                found[at] = kept.rounded(found[at])
-            else:
-                found[at] = kept.read(row).to(ids.device)
-        return torch.cat([found[at][shared[at] :] for at in range(len(pieces))])
+            return self._frozen(ids, ends, batch.shared)
 
     def _from_block(self, batch: PackedBatch, block: Block) -> Tensor:
         """Gives what enters the lowest trained layer, the frozen ones computed for all rows of a block."""

@@ -1,9 +1,9 @@
 """Causal attention by batched products of 16-bit factors: full, or through a window, in blocks of queries.
 
 A block of queries is multiplied with the keys that any of them may see; a kernel turns the scores into
-weights and zero beyond. Heads that share keys are one product. Up to `WHOLE` tokens the weights are kept for
-the backward pass; of longer rows each block's are computed again, so memory grows with the tokens alone
-(as in FlashAttention, arXiv 2205.14135, section 3.1).
+weights and zero beyond. Heads that share keys are one product. Up to `WEIGHTS_KEPT` tokens a row's weights
+are kept for the backward pass; of longer ones each block's are computed again, so memory grows with the
+tokens alone (as in FlashAttention, arXiv 2205.14135, section 3.1).
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from torch import Tensor
 
 from kogata.nn.kernels import Kernels
 from kogata.nn.products import NARROW
+from kogata.nn.shapes import WEIGHTS_KEPT
 
 BLOCK = 256
 """Queries of a block."""
-WHOLE = 512
-"""Tokens up to which a row is one block, whose weights are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +52,7 @@ class Shape:
     @property
     def kept(self) -> bool:
         """Whether the weights of attention are kept for the backward pass."""
-        return self.tokens <= WHOLE
+        return self.tokens <= WEIGHTS_KEPT
 
 
 def attend(qh: Tensor, kh: Tensor, vh: Tensor, shape: Shape, kernels: Kernels) -> tuple[Tensor, list[Tensor]]:
